@@ -1,0 +1,2 @@
+//! The bundled enrollment server.
+fn main() {}
