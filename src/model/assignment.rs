@@ -1,0 +1,113 @@
+//! What the server assigned to this host, checked: from here on every value is valid.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    num::NonZeroU16,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{NetworkName, Peer, PublicKey};
+
+/// The host's networks and peers.
+///
+/// No two connected networks overlap, no two peers claim the same allowed IP, and our own key is not among the peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Memberships that the server wants gone and we have to confirm.
+    pub leaving: BTreeMap<NetworkName, Uuid>,
+    /// UDP port the server settled on; `None` leaves it to us.
+    pub listen_port: Option<NonZeroU16>,
+    /// Largest packet in bytes; `None` leaves it to us.
+    pub mtu: Option<u16>,
+    /// The host's name on the server.
+    pub name: String,
+    /// The memberships by network.
+    pub nodes: BTreeMap<NetworkName, Node>,
+    /// The peers over all networks.
+    pub peers: BTreeMap<PublicKey, Peer>,
+    /// What was left out of the server's answer, and why.
+    pub remarks: BTreeSet<Remark>,
+}
+
+/// This host's membership in one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Overlay addresses with the network's prefix: at most one IPv4 and one IPv6.
+    pub addresses: BTreeSet<IpNet>,
+    /// Whether the administrator has it connected.
+    pub connection: Connection,
+    /// The node's id.
+    pub id: Uuid,
+    /// The relay gateway; `None` talks to every peer directly.
+    pub relay: Option<Relay>,
+    /// Whether the server picks the nearest gateway.
+    pub relay_choice: RelayChoice,
+    /// Device tags as the server writes them, `<network>.<name>`.
+    pub tags: BTreeSet<String>,
+}
+
+/// Whether a membership carries traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Connection {
+    /// Addresses and peers are configured.
+    Connected,
+    /// Switched off by the administrator: the membership stays, its addresses do not.
+    Disconnected,
+}
+
+/// Who picks the relay gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RelayChoice {
+    /// The nearest one is selected automatically.
+    Automatic,
+    /// The administrator, or nobody.
+    Fixed,
+}
+
+/// The gateway that forwards for this host in one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// One of its overlay addresses; `None` until the server told.
+    pub address: Option<IpAddr>,
+    /// Its host name; `None` until the server told.
+    pub name: Option<String>,
+    /// Its node id.
+    pub node_id: Uuid,
+    /// Its WireGuard key; `None` until the server told.
+    pub public_key: Option<PublicKey>,
+}
+
+/// Something of the server's answer that was left out without refusing the rest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Remark {
+    /// A peer's endpoint has port 0; the peer has to initiate.
+    EndpointWithoutPort(PublicKey),
+    /// Our own key was listed as a peer.
+    OwnKeyAmongPeers,
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EndpointWithoutPort(key) => {
+                write!(f, "peer {key} has an endpoint without a port; waiting for it to call")
+            }
+            Self::OwnKeyAmongPeers => f.write_str("the server lists this host's own key as a peer; it was skipped"),
+        }
+    }
+}
+
+impl Assignment {
+    /// Returns whether any membership carries traffic.
+    pub fn is_connected(&self) -> bool {
+        self.nodes.values().any(|node| node.connection == Connection::Connected)
+    }
+}

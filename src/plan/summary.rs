@@ -1,0 +1,66 @@
+//! What a membership looks like from outside.
+
+use crate::model::{
+    Backend, LinkState, Membership, NetworkStatus, Observation, PeerStats, PeerStatus, Phase, State, Status,
+};
+
+/// Summarizes a saved membership and what the host shows of it; `backend` is who carries `have`.
+pub fn summarize(
+    membership: &Membership,
+    have: Option<&Observation>,
+    backend: Option<Backend>,
+    error: Option<String>,
+) -> Status {
+    let enrolled = membership.enrolled();
+    let assignment = enrolled.map(|enrolled| &enrolled.assignment);
+    let up = have.is_some_and(|have| have.device.state == LinkState::Up);
+    let state = match (&membership.phase, assignment) {
+        (Phase::Pending { .. }, _) | (_, None) => State::Pending,
+        (_, Some(assignment)) if assignment.nodes.is_empty() => State::Waiting,
+        (_, Some(_)) if up => State::Up,
+        (_, Some(_)) => State::Down,
+    };
+    let nodes = assignment.into_iter().flat_map(|assignment| &assignment.nodes);
+    Status {
+        backend: backend.filter(|_| have.is_some()),
+        host_id: membership.identity.host_id,
+        interface: membership.interface.clone(),
+        keys: enrolled.map(|enrolled| enrolled.fingerprints.clone()).unwrap_or_default(),
+        last_error: error,
+        listen_port: have.and_then(|have| have.device.listen_port).map(u16::from),
+        name: assignment.map(|assignment| assignment.name.clone()),
+        networks: nodes
+            .map(|(name, node)| {
+                let status = NetworkStatus {
+                    addresses: node.addresses.clone(),
+                    connection: node.connection,
+                    node_id: node.id,
+                    relay: node.relay.clone(),
+                    relay_choice: node.relay_choice,
+                    tags: node.tags.clone(),
+                };
+                (name.clone(), status)
+            })
+            .collect(),
+        peers: have.map(peers).unwrap_or_default(),
+        public_key: membership.identity.private_key.public_key(),
+        remarks: assignment.into_iter().flat_map(|assignment| &assignment.remarks).map(ToString::to_string).collect(),
+        server: membership.server.to_string(),
+        state,
+    }
+}
+
+fn peers(have: &Observation) -> Vec<PeerStatus> {
+    let peers = have.device.peers.iter().map(|(public_key, peer)| {
+        let PeerStats { handshake_age, rx_bytes, tx_bytes } = have.stats.get(public_key).copied().unwrap_or_default();
+        PeerStatus {
+            allowed_ips: peer.allowed_ips.clone(),
+            endpoint: peer.endpoint,
+            handshake_age: handshake_age.map(|age| age.as_secs()),
+            public_key: *public_key,
+            rx_bytes,
+            tx_bytes,
+        }
+    });
+    peers.collect()
+}
