@@ -36,6 +36,7 @@
 //! [`mock_server`] stands beside the layers: it uses `control::wire` and `control::seal` and nothing else of the agent.
 //! `tests/layers.rs` keeps the arrows pointing inward; `.clippy.toml` bans the clock outside `daemon::clock`.
 
+pub mod control;
 pub mod link;
 pub mod model;
 pub mod plan;

@@ -1,0 +1,245 @@
+//! From what the server said to what is believed: every value is checked, and the first wrong one is named.
+
+mod error;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    num::NonZeroU16,
+};
+
+use ipnet::IpNet;
+use uuid::Uuid;
+
+pub use self::error::AssignmentError;
+use super::wire;
+use crate::model::{
+    Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PublicKey, Relay, RelayChoice, Remark,
+    Server,
+};
+
+/// What the server says about itself, as far as it is used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// Where it wants further calls; `None` if it says nothing usable.
+    pub api: Option<Server>,
+    /// Its own name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Picks what is used of the server's description of itself.
+pub fn server_facts(config: &wire::ServerConfig) -> ServerFacts {
+    let printable = |text: &str| text.chars().filter(|character| !character.is_control()).take(200).collect();
+    ServerFacts { api: config.api.parse().ok(), name: printable(&config.server), version: printable(&config.version) }
+}
+
+/// Returns the names of the networks that a pull lists, usable or not.
+pub fn network_names(pull: &wire::HostPull) -> BTreeSet<NetworkName> {
+    pull.nodes.iter().flatten().filter(|node| !is_leaving(node)).filter_map(|node| node.network.parse().ok()).collect()
+}
+
+/// Checks a pull for the host of `identity`.
+///
+/// # Errors
+/// [`AssignmentError`] for the first value that cannot be used; no part of the answer is then.
+pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignment, AssignmentError> {
+    refuse_foreign(pull.host.id, identity)?;
+    let own_key = identity.private_key.public_key();
+    if PublicKey::from(pull.host.public_key) != own_key {
+        return Err(AssignmentError::ForeignKey);
+    }
+    let mut assignment = Assignment {
+        listen_port: listen_port(pull.host.listen_port)?,
+        mtu: mtu(pull.host.mtu)?,
+        name: pull.host.name.chars().filter(|character| !character.is_control()).take(253).collect(),
+        ..Assignment::default()
+    };
+    for wire in pull.nodes.iter().flatten() {
+        let network: NetworkName = wire.network.parse()?;
+        if is_leaving(wire) {
+            assignment.leaving.insert(network, wire.id);
+        } else {
+            refuse_foreign(wire.host_id, identity)?;
+            let node = node(wire, &network)?;
+            if assignment.nodes.insert(network.clone(), node).is_some() {
+                return Err(AssignmentError::Duplicate(network));
+            }
+        }
+    }
+    refuse_overlaps(&assignment.nodes)?;
+    for wire in pull.peers.iter().flatten().filter(|wire| !wire.remove) {
+        let public_key = PublicKey::from(wire.public_key);
+        if public_key == own_key {
+            assignment.remarks.insert(Remark::OwnKeyAmongPeers);
+            continue;
+        }
+        let peer = peer(wire, public_key, &mut assignment.remarks)?;
+        merge(assignment.peers.entry(public_key).or_default(), peer);
+    }
+    refuse_shared_allowed_ips(&assignment.peers)?;
+    Ok(assignment)
+}
+
+/// Fills in what the server knows about the relays that an assignment names by node id only.
+pub fn name_relays(assignment: &mut Assignment, peers: &wire::PeerInfo) {
+    let known = peers.network_peers.iter().flatten().flat_map(|(_, peers)| peers);
+    let known: BTreeMap<Uuid, _> =
+        known.filter_map(|(key, entry)| Some((entry.id.parse().ok()?, (key, entry)))).collect();
+    for relay in assignment.nodes.values_mut().filter_map(|node| node.relay.as_mut()) {
+        let Some((key, entry)) = known.get(&relay.node_id) else { continue };
+        relay.public_key = key.parse().ok();
+        relay.name = Some(entry.name.chars().filter(|character| !character.is_control()).take(253).collect());
+        relay.address = entry.address.parse().ok();
+    }
+}
+
+fn refuse_foreign(host_id: Uuid, identity: &Identity) -> Result<(), AssignmentError> {
+    if host_id == identity.host_id { Ok(()) } else { Err(AssignmentError::ForeignHost(host_id)) }
+}
+
+/// The server wants it gone and waits for our word.
+fn is_leaving(node: &wire::Node) -> bool {
+    node.pending_delete || node.action == "delete"
+}
+
+fn listen_port(port: i64) -> Result<Option<NonZeroU16>, AssignmentError> {
+    u16::try_from(port).map(NonZeroU16::new).map_err(|_| AssignmentError::ListenPort(port))
+}
+
+fn mtu(mtu: i64) -> Result<Option<u16>, AssignmentError> {
+    match u16::try_from(mtu) {
+        Ok(0) => Ok(None),
+        Ok(mtu) if mtu >= 1280 => Ok(Some(mtu)),
+        Ok(_) | Err(_) => Err(AssignmentError::Mtu(mtu)),
+    }
+}
+
+fn node(wire: &wire::Node, network: &NetworkName) -> Result<Node, AssignmentError> {
+    let mut addresses = BTreeSet::new();
+    for address in [&wire.address, &wire.address6] {
+        let malformed = || AssignmentError::Address { address: shown(address), network: network.clone() };
+        if let Some(net) = address.to_net().map_err(|_| malformed())? {
+            if !is_host_address(net) {
+                return Err(malformed());
+            }
+            addresses.insert(net);
+        }
+    }
+    if addresses.is_empty() && wire.connected {
+        return Err(AssignmentError::NoAddress(network.clone()));
+    }
+    let tags: BTreeSet<String> = wire.tags.iter().flat_map(|tags| tags.0.iter().cloned()).collect();
+    if tags.iter().any(|tag| tag.chars().any(char::is_control)) {
+        return Err(AssignmentError::Tag(network.clone()));
+    }
+    let relay = if wire.is_relayed { wire.relayed_by.parse().ok() } else { None };
+    Ok(Node {
+        addresses,
+        connection: if wire.connected { Connection::Connected } else { Connection::Disconnected },
+        id: wire.id,
+        relay: relay.map(|node_id| Relay { address: None, name: None, node_id, public_key: None }),
+        relay_choice: if wire.auto_assign_gateway { RelayChoice::Automatic } else { RelayChoice::Fixed },
+        tags,
+    })
+}
+
+/// An address that one interface can have, in a network that leaves room for others.
+fn is_host_address(net: IpNet) -> bool {
+    let usable = match net.addr() {
+        IpAddr::V4(ip) => !ip.is_broadcast() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_unicast_link_local(),
+    };
+    usable
+        && net.prefix_len() >= WIDEST_NETWORK
+        && !net.addr().is_unspecified()
+        && !net.addr().is_loopback()
+        && !net.addr().is_multicast()
+}
+
+fn refuse_overlaps(nodes: &BTreeMap<NetworkName, Node>) -> Result<(), AssignmentError> {
+    let connected = nodes.iter().filter(|(_, node)| node.connection == Connection::Connected);
+    let ranges: Vec<_> =
+        connected.flat_map(|(name, node)| node.addresses.iter().map(move |net| (name, net.trunc()))).collect();
+    for (index, (first, first_range)) in ranges.iter().enumerate() {
+        for (second, second_range) in &ranges[index + 1..] {
+            if first_range.contains(second_range) || second_range.contains(first_range) {
+                return Err(AssignmentError::Overlap {
+                    first: NetworkName::clone(first),
+                    first_range: *first_range,
+                    second: NetworkName::clone(second),
+                    second_range: *second_range,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn peer(
+    wire: &wire::PeerConfig,
+    public_key: PublicKey,
+    remarks: &mut BTreeSet<Remark>,
+) -> Result<Peer, AssignmentError> {
+    if wire.public_key.is_zero() {
+        return Err(AssignmentError::ZeroKey);
+    }
+    let mut allowed_ips = BTreeSet::new();
+    for address in wire.allowed_ips.iter().flatten() {
+        let malformed = || AssignmentError::AllowedIp { address: shown(address), peer: public_key };
+        allowed_ips.extend(address.to_net().map_err(|_| malformed())?.map(|net| net.trunc()));
+    }
+    let endpoint = match &wire.endpoint {
+        Some(endpoint) => {
+            endpoint.to_socket().map_err(|_| AssignmentError::Endpoint { peer: public_key, port: endpoint.port })?
+        }
+        None => None,
+    };
+    if endpoint.is_some_and(|endpoint| endpoint.port() == 0) {
+        remarks.insert(Remark::EndpointWithoutPort(public_key));
+    }
+    let nanoseconds = wire.persistent_keepalive.unwrap_or(0);
+    let seconds = nanoseconds / NANOSECONDS + i64::from(nanoseconds % NANOSECONDS != 0);
+    let seconds = u16::try_from(seconds).map_err(|_| AssignmentError::Keepalive { nanoseconds, peer: public_key })?;
+    Ok(Peer {
+        allowed_ips,
+        endpoint: endpoint.filter(|endpoint| endpoint.port() != 0),
+        persistent_keepalive: NonZeroU16::new(seconds),
+        preshared_key: wire.preshared_key.as_ref().map(|key| PresharedKey(*key.as_bytes())),
+    })
+}
+
+/// Servers list a peer once; should one list it twice, both entries hold.
+fn merge(known: &mut Peer, peer: Peer) {
+    let Peer { allowed_ips, endpoint, persistent_keepalive, preshared_key } = peer;
+    known.allowed_ips.extend(allowed_ips);
+    known.endpoint = known.endpoint.or(endpoint);
+    known.persistent_keepalive = known.persistent_keepalive.or(persistent_keepalive);
+    known.preshared_key = known.preshared_key.take().or(preshared_key);
+}
+
+fn refuse_shared_allowed_ips(peers: &BTreeMap<PublicKey, Peer>) -> Result<(), AssignmentError> {
+    let mut owners: BTreeMap<IpNet, PublicKey> = BTreeMap::new();
+    for (&second, peer) in peers {
+        for &net in &peer.allowed_ips {
+            if let Some(first) = owners.insert(net, second) {
+                return Err(AssignmentError::SharedAllowedIp { first, net, second });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn shown(net: &wire::IpNet) -> String {
+    let address = net.ip.0.map_or_else(|| "(none)".to_owned(), |ip| ip.to_string());
+    format!("{address} with mask {}", data_encoding::HEXLOWER.encode(net.mask.as_slice()))
+}
+
+/// An overlay network that claims more of the internet than this is a mistake, or worse.
+const WIDEST_NETWORK: u8 = 8;
+
+const NANOSECONDS: i64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests;

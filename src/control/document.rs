@@ -1,0 +1,181 @@
+//! What this host says about itself to the server: public facts only.
+
+use std::{net::IpAddr, num::NonZeroU16};
+
+use uuid::Uuid;
+
+use super::{seal, wire};
+use crate::{
+    model::{Facts, Identity, Mac, Membership, Secret},
+    plan::DEFAULT_MTU,
+};
+
+/// Writes the host document for a registration.
+///
+/// It always is the complete one: a field left out would be cleared on the server (protocol page, "Check-in").
+pub fn host(membership: &Membership, facts: &Facts, listen_port: NonZeroU16) -> wire::Host {
+    let Membership { identity, interface, policy, .. } = membership;
+    let Identity { host_id, mac: Mac(mac), password, private_key, traffic } = identity;
+    let assigned_mtu = membership.enrolled().and_then(|enrolled| enrolled.assignment.mtu);
+    let public_port = policy.endpoint.map(|endpoint| endpoint.port()).filter(|port| *port != 0);
+    let ip = policy.endpoint.map(|endpoint| endpoint.ip());
+    let interfaces = facts.interfaces.iter().map(|(name, net)| wire::HostInterface {
+        name: name.clone(),
+        address: (*net).into(),
+        address_text: String::new(),
+    });
+    wire::Host {
+        id: *host_id,
+        firewall_in_use: facts.firewall.to_owned(),
+        version: PROTOCOL_VERSION.to_owned(),
+        ip_forwarding: facts.ip_forwarding,
+        daemon_installed: true,
+        password: password.clone(),
+        name: policy.name.clone().unwrap_or_else(|| host_name(&facts.host_name, *host_id)),
+        os: "linux".to_owned(),
+        os_family: facts.os_family.clone(),
+        os_version: facts.os_version.clone(),
+        kernel_version: facts.kernel_version.clone(),
+        interface: interface.to_string(),
+        listen_port: listen_port.get().into(),
+        public_listen_port: public_port.unwrap_or(listen_port.get()).into(),
+        mtu: policy.mtu.or(assigned_mtu).unwrap_or(DEFAULT_MTU).into(),
+        public_key: private_key.public_key().into(),
+        mac_address: mac.as_slice().into(),
+        traffic_key_public: seal::gob::encode(&traffic.private_key.public_key().0, Some(&traffic.name))
+            .as_slice()
+            .into(),
+        nodes: None,
+        interfaces: Some(interfaces.collect()),
+        default_interface: facts.default_interface.clone(),
+        endpoint_ip: wire::GoIp(ip.filter(IpAddr::is_ipv4)),
+        endpoint_ipv6: wire::GoIp(ip.filter(IpAddr::is_ipv6)),
+        is_docker: facts.in_container,
+        is_static_port: policy.listen_port.is_some(),
+        is_static: ip.is_some(),
+        is_default: false,
+        nat_type: if ip.is_some() { "public" } else { "behind_nat" }.to_owned(),
+        location: UNKNOWN_LOCATION.to_owned(),
+        country_code: UNKNOWN_COUNTRY.to_owned(),
+        ..wire::Host::default()
+    }
+}
+
+/// Writes a check-in: the host document without the password, which a check-in cannot change.
+pub fn check_in(membership: &Membership, facts: &Facts, listen_port: NonZeroU16) -> wire::HostUpdate {
+    let host = wire::Host { password: Secret::default(), ..host(membership, facts, listen_port) };
+    wire::HostUpdate { action: wire::HostAction::CheckIn, host, ..wire::HostUpdate::default() }
+}
+
+/// Writes an update of the host's own settings: the complete document without the password, which it cannot change.
+pub fn update_host(membership: &Membership, facts: &Facts, listen_port: NonZeroU16) -> wire::HostUpdate {
+    wire::HostUpdate { action: wire::HostAction::UpdateHost, ..check_in(membership, facts, listen_port) }
+}
+
+/// Writes a host document that every server refuses for its version, with nothing in it that identifies this host.
+pub fn inadmissible_host(membership: &Membership, facts: &Facts, listen_port: NonZeroU16) -> wire::Host {
+    wire::Host {
+        id: Uuid::new_v4(),
+        name: String::new(),
+        password: Secret::default(),
+        public_key: wire::WgKey::default(),
+        version: INADMISSIBLE_VERSION.to_owned(),
+        ..host(membership, facts, listen_port)
+    }
+}
+
+/// The machine's name, unless it has none of its own yet, as images on first boot.
+fn host_name(name: &str, host_id: Uuid) -> String {
+    match name {
+        "" | "(none)" | "localhost" => format!("host-{}", &host_id.simple().to_string()[..8]),
+        name => name.to_owned(),
+    }
+}
+
+/// Below every server's lowest.
+const INADMISSIBLE_VERSION: &str = "v0.0.1";
+
+/// The protocol level we speak. A server refuses a smaller one than 0.17, and encrypts otherwise below 0.30.
+const PROTOCOL_VERSION: &str = "v1.5.1";
+
+/// An empty location makes the server look one up inside the request, without a timeout.
+const UNKNOWN_LOCATION: &str = "0,0";
+
+/// ISO 3166 user-assigned code for "unknown".
+const UNKNOWN_COUNTRY: &str = "ZZ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Phase, Policy, Redeeming};
+
+    #[test]
+    fn says_what_the_protocol_wants_and_nothing_private() {
+        let membership = membership(Policy::default());
+
+        let sent = serde_json::to_value(host(&membership, &Facts::default(), PORT)).unwrap();
+
+        assert_eq!(sent["nodes"], serde_json::Value::Null);
+        assert_eq!((sent["isdefault"].as_bool(), sent["isstatic"].as_bool()), (Some(false), Some(false)));
+        assert_eq!((sent["endpointip"].as_str(), sent["nat_type"].as_str()), (Some(""), Some("behind_nat")));
+        assert_eq!((sent["listenport"].as_u64(), sent["wg_public_listen_port"].as_u64()), (Some(51821), Some(51821)));
+        assert_eq!(sent["version"], "v1.5.1");
+        assert!(sent["location"].as_str().is_some_and(|text| !text.is_empty()));
+        for absent in ["created_at", "updated_at", "turn_endpoint", "privatekey", "traffickeyprivate"] {
+            assert!(sent.get(absent).is_none(), "{absent} was sent");
+        }
+        let key = data_encoding::BASE64.decode(sent["traffickeypublic"].as_str().unwrap().as_bytes()).unwrap();
+        assert_eq!(seal::gob::decode(&key).unwrap(), membership.identity.traffic.private_key.public_key().0);
+        assert!(key.windows(32).any(|window| window == membership.identity.traffic.name), "the type name is ours");
+    }
+
+    #[test]
+    fn a_configured_endpoint_is_static_and_may_have_its_own_port() {
+        let endpoint = "192.0.2.7:4500".parse().ok();
+        let membership = membership(Policy { endpoint, ..Policy::default() });
+
+        let sent = host(&membership, &Facts::default(), PORT);
+
+        assert_eq!(sent.endpoint_ip.0, "192.0.2.7".parse().ok());
+        assert_eq!((sent.listen_port, sent.public_listen_port), (51821, 4500));
+        assert!(sent.is_static && sent.nat_type == "public");
+    }
+
+    #[test]
+    fn a_machine_without_a_name_is_told_apart() {
+        let id = "0c58cfdc-ce0a-44b4-b6ad-58836c4ec152".parse().unwrap();
+
+        assert_eq!(host_name("edge-gw-17", id), "edge-gw-17");
+        assert_eq!(host_name("(none)", id), "host-0c58cfdc");
+        assert_eq!(host_name("localhost", id), "host-0c58cfdc");
+    }
+
+    #[test]
+    fn a_check_in_carries_no_password() {
+        let sent = check_in(&membership(Policy::default()), &Facts::default(), PORT);
+
+        assert!(sent.host.password.is_empty() && sent.action == wire::HostAction::CheckIn);
+    }
+
+    const PORT: NonZeroU16 = NonZeroU16::new(51821).unwrap();
+
+    fn membership(policy: Policy) -> Membership {
+        let mut next = 0_u8;
+        let identity = Identity::generate(|buffer| {
+            buffer.fill_with(|| {
+                next = next.wrapping_add(1);
+                next
+            });
+            Ok::<(), std::convert::Infallible>(())
+        });
+        let redeeming = Redeeming { attempts: 0, fingerprint: String::new(), sent_at: None, token: Secret::default() };
+        Membership {
+            identity: identity.unwrap(),
+            interface: "enroll0".parse().unwrap(),
+            phase: Phase::Pending { redeeming },
+            policy,
+            sent: std::collections::BTreeSet::new(),
+            server: "api.example.net".parse().unwrap(),
+        }
+    }
+}

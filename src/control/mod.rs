@@ -1,0 +1,19 @@
+//! Our hand on the enrollment server: its documents, its sealed messages, its HTTP calls.
+
+#[expect(clippy::doc_markdown, reason = "the protocol's names are words of its own")]
+#[doc = include_str!("PROTOCOL.md")]
+pub mod protocol {}
+
+mod assignment;
+mod document;
+mod failure;
+mod rest;
+pub mod seal;
+mod trust;
+pub mod wire;
+
+pub use assignment::{AssignmentError, ServerFacts, assignment, name_relays, network_names, server_facts};
+pub use document::{check_in, host, inadmissible_host, update_host};
+pub use failure::{Advice, CertificateProblem, Garbled, Refusal, RestError};
+pub use rest::{Freshness, NETWORKS_HEADER, Registered, Rest};
+pub use trust::{TrustError, client_config};

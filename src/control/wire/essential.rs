@@ -1,0 +1,88 @@
+//! What a host cannot do without in an answer: a server may be newer than this crate, or of another edition, and a
+//! change in a part that nobody here uses must not keep a host out of its networks.
+
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
+
+/// Counts before anything is decoded: whether a pull has no more nodes and peers than any host can have.
+pub fn is_plausible(body: &[u8]) -> bool {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Counts {
+        nodes: Option<Vec<IgnoredAny>>,
+        peers: Option<Vec<IgnoredAny>>,
+    }
+
+    let Ok(Counts { nodes, peers }) = serde_json::from_slice(body) else { return true };
+    nodes.is_none_or(|nodes| nodes.len() <= MAX_NODES) && peers.is_none_or(|peers| peers.len() <= MAX_PEERS)
+}
+
+/// Leaves of a pull what an assignment is made of.
+pub fn pull(mut document: Value) -> Value {
+    if !document.is_object() {
+        return document;
+    }
+    keep(&mut document, &["host", "nodes", "peers", "server_config"]);
+    keep(&mut document["host"], HOST);
+    keep(&mut document["server_config"], SERVER_CONFIG);
+    for node in document["nodes"].as_array_mut().into_iter().flatten() {
+        keep(node, NODE);
+    }
+    document
+}
+
+/// Leaves of the answer to a registration where to go on.
+pub fn registration(mut document: Value) -> Value {
+    if !document.is_object() {
+        return document;
+    }
+    keep(&mut document, &["server_config"]);
+    keep(&mut document["server_config"], SERVER_CONFIG);
+    document
+}
+
+/// Takes all fields but `keys` from an object; anything else stays to be refused.
+fn keep(document: &mut Value, keys: &[&str]) {
+    if let Some(fields) = document.as_object_mut() {
+        fields.retain(|key, _| keys.contains(&key.as_str()));
+    }
+}
+
+const HOST: &[&str] = &["id", "listenport", "mtu", "name", "publickey"];
+
+const NODE: &[&str] = &[
+    "action",
+    "address",
+    "address6",
+    "auto_assign_gw",
+    "connected",
+    "hostid",
+    "id",
+    "isrelayed",
+    "network",
+    "pendingdelete",
+    "relayedby",
+    "tags",
+];
+
+const SERVER_CONFIG: &[&str] = &["API", "Server", "Version"];
+
+/// Networks of one host.
+const MAX_NODES: usize = 1000;
+
+/// Peers of one host over all networks.
+const MAX_PEERS: usize = 50_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_nodes_than_any_host_has_are_noticed_before_they_take_memory() {
+        let with = |count: usize| format!("{{\"nodes\":[{}]}}", vec!["{}"; count].join(","));
+
+        assert!(is_plausible(with(MAX_NODES).as_bytes()));
+        assert!(!is_plausible(with(MAX_NODES + 1).as_bytes()));
+        assert!(is_plausible(b"not JSON: for others to judge"));
+    }
+}
