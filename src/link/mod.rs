@@ -1,12 +1,23 @@
 //! Our hand on one network interface: look, change, remove.
 //!
-//! Three implementations behave alike: `Kernel` (WireGuard in the kernel), `Userspace` (an embedded data plane in
-//! this process) and `Memory` (for tests and `--dry-run`). One suite, `tests/link.rs`, runs on each.
+//! Three implementations behave alike: [`Kernel`] (WireGuard in the kernel), [`Userspace`] (an embedded data plane in
+//! this process) and [`Memory`] (for tests and `--dry-run`). One suite, `tests/link.rs`, runs on each.
 
-use std::{future::Future, io};
+mod kernel;
+mod memory;
+mod netlink;
+mod netlink_messages;
+mod userspace;
+mod userspace_peers;
 
+use std::{collections::BTreeSet, future::Future, io};
+
+use tracing::debug;
+
+use self::netlink::Netlink;
+pub use self::{kernel::Kernel, memory::Memory, userspace::Userspace};
 use crate::{
-    model::{InterfaceName, Observation},
+    model::{Backend, InterfaceName, Observation, PublicKey},
     plan::Change,
 };
 
@@ -18,11 +29,31 @@ pub trait Link: Send {
     /// [`LinkError::Taken`] if an interface of that name exists and this link cannot be its owner.
     fn observe(&mut self) -> impl Future<Output = Result<Option<Observation>, LinkError>> + Send;
 
-    /// Carries out `changes` in order. On an error earlier changes stay; observing tells which.
+    /// Carries out `changes`, as [`diff`](crate::plan::diff) made them, in order. On an error earlier changes stay;
+    /// observing tells which.
+    ///
+    /// Each change touches only what it names: what Linux drops along the way (IPv6 addresses of an interface going
+    /// down, routes and further addresses with the last or first address) is put back, except that an interface that
+    /// is down has no routes. Left out, with a warning, are IPv6 addresses and routes where IPv6 is disabled, and routes
+    /// that somebody else has already.
     fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<(), LinkError>> + Send;
 
     /// Removes the interface with everything on it; none there is success.
+    ///
+    /// # Errors
+    /// [`LinkError::Taken`] as for [`observe`](Self::observe).
     fn remove(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send;
+}
+
+/// A link of the kind that was chosen when the program ran.
+#[derive(Debug)]
+pub enum AnyLink {
+    /// WireGuard in the kernel.
+    Kernel(Kernel),
+    /// State in memory.
+    Memory(Memory),
+    /// The data plane in this process.
+    Userspace(Userspace),
 }
 
 /// Why a hand could not do what it was told.
@@ -55,4 +86,144 @@ pub enum LinkError {
     /// An interface of this name exists that is not ours.
     #[error("interface {0} belongs to something else")]
     Taken(InterfaceName),
+}
+
+/// What the caller can do about a [`LinkError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Use another interface name, or remove the interface that has it.
+    ChooseName,
+    /// Run as root, or with `CAP_NET_ADMIN` and access to `/dev/net/tun`.
+    GainRights,
+    /// Give the machine kernel WireGuard or a TUN device; nothing else helps.
+    ProvideDevice,
+    /// Observe, plan again and apply; the host may have changed in between.
+    Retry,
+}
+
+impl LinkError {
+    /// Returns what the caller can do.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Absent | Self::NoTun => Advice::ProvideDevice,
+            Self::Denied { .. } => Advice::GainRights,
+            Self::Failed { .. } => Advice::Retry,
+            Self::Taken(_) => Advice::ChooseName,
+        }
+    }
+}
+
+/// Finds out what this machine can do: kernel WireGuard if it is there, else the userspace data plane. With `forced`
+/// only that one is tried.
+///
+/// The kernel is asked by making and deleting an interface with a random name, which also loads its module.
+///
+/// # Errors
+/// [`LinkError::Absent`] only if the kernel is forced; [`LinkError::NoTun`] and [`LinkError::Denied`] if the choice
+/// cannot work here. Lacking rights for the kernel is never taken for a missing kernel.
+pub async fn choose(forced: Option<Backend>) -> Result<Backend, LinkError> {
+    match forced {
+        Some(Backend::Kernel) => kernel::probe().await?,
+        Some(Backend::Userspace) => userspace::probe().await?,
+        None => match kernel::probe().await {
+            Ok(()) => {}
+            Err(LinkError::Absent) => {
+                debug!("kernel has no WireGuard, taking the userspace data plane");
+                userspace::probe().await?;
+                return Ok(Backend::Userspace);
+            }
+            Err(error) => return Err(error),
+        },
+    }
+    Ok(forced.unwrap_or(Backend::Kernel))
+}
+
+/// Opens the link called `name`; makes no interface yet. `public_key` tells our kernel interface from another's.
+/// Must be called within a tokio runtime, which the link then belongs to.
+///
+/// # Errors
+/// [`LinkError::Failed`] if the system has no netlink or no threads for us.
+pub fn open(backend: Backend, name: InterfaceName, public_key: PublicKey) -> Result<AnyLink, LinkError> {
+    match backend {
+        Backend::Kernel => Kernel::new(name, public_key).map(AnyLink::Kernel),
+        Backend::Userspace => Userspace::new(name).map(AnyLink::Userspace),
+    }
+}
+
+/// Lists the names of all interfaces in this network namespace.
+pub async fn interface_names() -> Result<BTreeSet<String>, LinkError> {
+    Netlink::open()?.names().await
+}
+
+/// Log directives that keep the libraries below this module quiet, for the default filter of the program: the data
+/// plane reports each packet for a peer without an endpoint as an error, and prints peers at `trace`.
+pub const LOG_DIRECTIVES: &str = "gotatun=off,netlink_proto=error,netlink_packet_core=error,netlink_packet_route=error";
+
+impl Link for AnyLink {
+    async fn observe(&mut self) -> Result<Option<Observation>, LinkError> {
+        match self {
+            Self::Kernel(link) => link.observe().await,
+            Self::Memory(link) => link.observe().await,
+            Self::Userspace(link) => link.observe().await,
+        }
+    }
+
+    async fn apply(&mut self, changes: &[Change]) -> Result<(), LinkError> {
+        match self {
+            Self::Kernel(link) => link.apply(changes).await,
+            Self::Memory(link) => link.apply(changes).await,
+            Self::Userspace(link) => link.apply(changes).await,
+        }
+    }
+
+    async fn remove(&mut self) -> Result<(), LinkError> {
+        match self {
+            Self::Kernel(link) => link.remove().await,
+            Self::Memory(link) => link.remove().await,
+            Self::Userspace(link) => link.remove().await,
+        }
+    }
+}
+
+/// Who carries a change out; neighbours of one class go out together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// Makes the interface.
+    Create,
+    /// Addresses, routes, MTU and state: netlink, the same for every interface.
+    Network,
+    /// Keys, port and peers: the WireGuard implementation.
+    WireGuard,
+}
+
+fn class(change: &Change) -> Class {
+    match change {
+        Change::CreateInterface => Class::Create,
+        Change::AddAddress(_)
+        | Change::AddRoute(_)
+        | Change::RemoveAddress(_)
+        | Change::RemoveRoute(_)
+        | Change::SetMtu(_)
+        | Change::SetState(_) => Class::Network,
+        Change::AddPeer { .. }
+        | Change::RemovePeer(_)
+        | Change::SetListenPort(_)
+        | Change::SetPrivateKey(_)
+        | Change::UpdatePeer { .. } => Class::WireGuard,
+    }
+}
+
+/// Splits changes into runs of one class, in order.
+fn runs(changes: &[Change]) -> impl Iterator<Item = (Class, &[Change])> {
+    changes.chunk_by(|a, b| class(a) == class(b)).map(|run| (class(&run[0]), run))
+}
+
+/// Sorts a system error by what the caller can do.
+fn failed(action: impl Into<String>, source: io::Error) -> LinkError {
+    let action = action.into();
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        LinkError::Denied { action, source }
+    } else {
+        LinkError::Failed { action, source }
+    }
 }

@@ -1,0 +1,232 @@
+//! Links, addresses and routes over rtnetlink: what the kernel and the userspace backend have in common.
+
+use std::{collections::BTreeSet, fs, io, mem::discriminant, path::Path};
+
+use futures_util::StreamExt;
+use ipnet::IpNet;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message, address::AddressMessage, link::LinkMessage};
+use netlink_proto::{
+    ConnectionHandle,
+    sys::{AsyncSocket, SocketAddr, protocols::NETLINK_ROUTE},
+};
+use nix::errno::Errno;
+use rtnetlink::{LinkUnspec, LinkWireguard};
+use tracing::{debug, warn};
+
+use super::{
+    LinkError, failed,
+    netlink_messages::{Found, address_of, adds_ipv6, found, name_of, refused, request_for, route_of, route_query},
+};
+use crate::{
+    model::{InterfaceName, LinkState},
+    plan::Change,
+};
+
+/// A connection to the kernel's rtnetlink; its task ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Netlink(ConnectionHandle<Message>);
+
+/// Interfaces are numbered upward from 1, so none gets here.
+const NO_INDEX: u32 = i32::MAX.cast_unsigned();
+
+impl Netlink {
+    /// Connects; must be called within a tokio runtime.
+    pub(super) fn open() -> Result<Self, LinkError> {
+        let opened = netlink_proto::new_connection::<Message>(NETLINK_ROUTE);
+        let (mut connection, handle, _) = opened.map_err(|source| failed("open a netlink socket", source))?;
+        // Lets the kernel filter the routes of a machine that has very many; before Linux 4.20 we do it all.
+        if let Err(error) = connection.socket_mut().socket_mut().set_netlink_get_strict_chk(true) {
+            debug!(%error, "kernel cannot filter what it lists");
+        }
+        tokio::spawn(connection);
+        Ok(Self(handle))
+    }
+
+    /// Looks an interface up; `None` when there is none of that name.
+    pub(super) async fn find(&self, name: &InterfaceName) -> Result<Option<Found>, LinkError> {
+        let query = LinkUnspec::new_with_name(name.as_str()).build();
+        match self.request(Message::GetLink(query), NLM_F_REQUEST).await {
+            Ok(replies) => Ok(replies.iter().find_map(found)),
+            Err(error) if is(&error, Errno::ENODEV) => Ok(None),
+            Err(error) => Err(failed(format!("look up interface {name}"), error)),
+        }
+    }
+
+    /// Lists the names of all interfaces.
+    pub(super) async fn names(&self) -> Result<BTreeSet<String>, LinkError> {
+        let replies = self.request(Message::GetLink(LinkMessage::default()), NLM_F_REQUEST | NLM_F_DUMP).await;
+        let replies = replies.map_err(|source| failed("list interfaces", source))?;
+        Ok(replies.into_iter().filter_map(name_of).collect())
+    }
+
+    /// Makes a WireGuard interface.
+    pub(super) async fn create_wireguard(&self, name: &InterfaceName) -> Result<(), LinkError> {
+        let message = Message::NewLink(LinkWireguard::new(name.as_str()).build());
+        match self.request(message, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL).await {
+            Ok(_) => Ok(()),
+            Err(error) if is(&error, Errno::EOPNOTSUPP) => Err(LinkError::Absent),
+            Err(error) if is(&error, Errno::EEXIST) => Err(LinkError::Taken(name.clone())),
+            Err(error) => Err(failed(format!("create interface {name}"), error)),
+        }
+    }
+
+    /// Asks whether this process may change interfaces at all, by deleting one with a number that none has.
+    pub(super) async fn may_change(&self) -> Result<(), LinkError> {
+        let message = Message::DelLink(LinkUnspec::new_with_index(NO_INDEX).build());
+        match self.request(message, NLM_F_REQUEST | NLM_F_ACK).await {
+            Ok(_) => Ok(()),
+            Err(error) if is(&error, Errno::ENODEV) => Ok(()),
+            Err(error) => Err(failed("create an interface".to_owned(), error)),
+        }
+    }
+
+    /// Deletes an interface; none of that number is success.
+    pub(super) async fn delete(&self, index: u32, name: &InterfaceName) -> Result<(), LinkError> {
+        let message = Message::DelLink(LinkUnspec::new_with_index(index).build());
+        match self.request(message, NLM_F_REQUEST | NLM_F_ACK).await {
+            Ok(_) => Ok(()),
+            Err(error) if is(&error, Errno::ENODEV) => Ok(()),
+            Err(error) => Err(failed(format!("delete interface {name}"), error)),
+        }
+    }
+
+    /// Reads the addresses of an interface, without link-local ones.
+    pub(super) async fn addresses(&self, index: u32) -> Result<BTreeSet<IpNet>, LinkError> {
+        let mut query = AddressMessage::default();
+        query.header.index = index;
+        let query = Message::GetAddress(query);
+        let replies = self.request(query, NLM_F_REQUEST | NLM_F_DUMP).await;
+        let replies = replies.map_err(|source| failed("list addresses", source))?;
+        Ok(replies.iter().filter_map(|reply| address_of(reply, index)).collect())
+    }
+
+    /// Reads our routes to an interface: those in the main table with our protocol number.
+    pub(super) async fn routes(&self, index: u32) -> Result<BTreeSet<IpNet>, LinkError> {
+        let mut routes = BTreeSet::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let query = Message::GetRoute(route_query(family, index));
+            let replies = self.request(query, NLM_F_REQUEST | NLM_F_DUMP).await;
+            let replies = replies.map_err(|source| failed("list routes", source))?;
+            routes.extend(replies.iter().filter_map(|reply| route_of(reply, index)));
+        }
+        Ok(routes)
+    }
+
+    /// Carries out changes of addresses, routes, MTU and state on one interface; other changes are not its business.
+    pub(super) async fn apply(&self, name: &InterfaceName, index: u32, changes: &[Change]) -> Result<(), LinkError> {
+        for run in changes.chunk_by(|a, b| discriminant(a) == discriminant(b)) {
+            match run[0] {
+                Change::RemoveAddress(_) | Change::SetState(LinkState::Down) => {
+                    let addresses = self.addresses(index).await?;
+                    let routes = self.routes(index).await?;
+                    self.send(name, index, run).await?;
+                    self.restore(name, index, run, addresses, routes).await?;
+                }
+                Change::AddAddress(_)
+                | Change::AddPeer { .. }
+                | Change::AddRoute(_)
+                | Change::CreateInterface
+                | Change::RemovePeer(_)
+                | Change::RemoveRoute(_)
+                | Change::SetListenPort(_)
+                | Change::SetMtu(_)
+                | Change::SetPrivateKey(_)
+                | Change::SetState(LinkState::Up)
+                | Change::UpdatePeer { .. } => self.send(name, index, run).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts back what Linux dropped beside what it was told to: with a first address others of its range, with a last
+    /// one the routes, with an interface going down its IPv6 addresses.
+    async fn restore(
+        &self,
+        name: &InterfaceName,
+        index: u32,
+        done: &[Change],
+        addresses: BTreeSet<IpNet>,
+        routes: BTreeSet<IpNet>,
+    ) -> Result<(), LinkError> {
+        let left = self.addresses(index).await?;
+        let meant = |net: &IpNet| left.contains(net) || done.contains(&Change::RemoveAddress(*net));
+        let lost = addresses.into_iter().filter(|net| !meant(net)).map(Change::AddAddress);
+        self.send(name, index, &lost.collect::<Vec<_>>()).await?;
+        if done.contains(&Change::SetState(LinkState::Down)) {
+            return Ok(());
+        }
+        let left = self.routes(index).await?;
+        let lost = routes.into_iter().filter(|net| !left.contains(net)).map(Change::AddRoute);
+        self.send(name, index, &lost.collect::<Vec<_>>()).await
+    }
+
+    /// Sends one request per change, many in a datagram.
+    async fn send(&self, name: &InterfaceName, index: u32, changes: &[Change]) -> Result<(), LinkError> {
+        let mut changes: Vec<&Change> = changes.iter().collect();
+        if changes.iter().any(|change| adds_ipv6(change)) && ipv6_is_off(name) {
+            warn!(interface = %name, "IPv6 is disabled here, leaving out its addresses and routes");
+            changes.retain(|change| !adds_ipv6(change));
+        }
+        for batch in changes.chunks(BATCH) {
+            let requests = batch.iter().filter_map(|change| request_for(change, index));
+            let stream = self.0.request_batch(requests, SocketAddr::new(0, 0)).map_err(io::Error::other);
+            let mut answers = stream.map_err(|source| failed(format!("change interface {name}"), source))?;
+            let mut first = None;
+            // To the end even after an error, so that all of the batch is done when this returns.
+            while let Some(answer) = answers.next().await {
+                if let NetlinkPayload::Error(error) = answer.payload
+                    && error.code.is_some()
+                {
+                    let (what, source) = (refused(&error.header, batch, index), error.to_io());
+                    if is(&source, Errno::EEXIST) && what.starts_with("add route") {
+                        // Somebody else's route; taking it over would cut off whatever is behind it.
+                        warn!(interface = %name, "cannot {what}: there is such a route already, leaving it out");
+                    } else if first.is_none() {
+                        first = Some((what, source));
+                    }
+                }
+            }
+            if let Some((what, source)) = first {
+                return Err(failed(format!("{what} interface {name}"), source));
+            }
+        }
+        Ok(())
+    }
+
+    async fn request(&self, message: Message, flags: u16) -> io::Result<Vec<Message>> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = flags;
+        let mut answers = self.0.request(request, SocketAddr::new(0, 0)).map_err(io::Error::other)?;
+        let mut replies = Vec::new();
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::Error(error) = &answer.payload
+                && error.code.is_some()
+            {
+                return Err(error.to_io());
+            }
+            if let NetlinkPayload::InnerMessage(reply) = answer.payload {
+                replies.push(reply);
+            }
+        }
+        Ok(replies)
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
+}
+
+/// Whether IPv6 is switched off for an interface, for the machine, or missing from the kernel.
+fn ipv6_is_off(name: &InterfaceName) -> bool {
+    let sysctl = Path::new("/proc/sys/net");
+    match fs::read_to_string(sysctl.join("ipv6/conf").join(name.as_str()).join("disable_ipv6")) {
+        Ok(value) => value.trim() == "1",
+        Err(_) => sysctl.join("ipv4/conf").join(name.as_str()).exists(),
+    }
+}
+
+/// Requests in one datagram: more gain nothing and may overrun the socket's buffer.
+const BATCH: usize = 256;

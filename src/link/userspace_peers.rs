@@ -1,0 +1,129 @@
+//! Our words for gotatun's peers, and back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::SocketAddr,
+    num::NonZeroU16,
+};
+
+use gotatun::{
+    device::{DefaultDeviceTransports, Peer as GotatunPeer, configure},
+    x25519,
+};
+use ipnet::IpNet;
+use nix::errno::Errno;
+
+use super::userspace::Plane;
+use crate::{
+    model::{Peer, PeerStats, PresharedKey, PrivateKey, PublicKey},
+    plan::Change,
+};
+
+/// What gotatun reports: our key, the port (0 for none yet), the peers and their figures.
+pub(super) async fn read(
+    plane: &Plane,
+) -> (PrivateKey, u16, BTreeMap<PublicKey, Peer>, BTreeMap<PublicKey, PeerStats>) {
+    plane
+        .read(async |device| {
+            let private_key = device.private_key().map(|key| PrivateKey::from_bytes(key.to_bytes()));
+            let mut peers = BTreeMap::new();
+            let mut stats = BTreeMap::new();
+            for configure::PeerStats { peer, stats: figures, .. } in device.peers().await {
+                let public_key = PublicKey(peer.public_key.to_bytes());
+                peers.insert(public_key, peer_from(&peer));
+                let configure::Stats { last_handshake, rx_bytes, tx_bytes, .. } = figures;
+                let [rx_bytes, tx_bytes] = [rx_bytes, tx_bytes].map(|bytes| bytes as u64);
+                stats.insert(public_key, PeerStats { handshake_age: last_handshake, rx_bytes, tx_bytes });
+            }
+            (private_key.unwrap_or_else(PrivateKey::blank), device.listen_port(), peers, stats)
+        })
+        .await
+}
+
+/// Carries out one change of keys, port or peers; other changes are not its business.
+///
+/// An allowed IP is expected to be free: `diff` takes it from its old peer first.
+pub(super) async fn edit(
+    device: &mut configure::DeviceWrite<'_, DefaultDeviceTransports>,
+    change: &Change,
+) -> io::Result<()> {
+    let done = match change {
+        // gotatun panics at a peer without a key of our own.
+        Change::AddPeer { .. } if device.private_key().is_none() => {
+            return Err(io::Error::other("the interface has no private key yet"));
+        }
+        Change::AddPeer { public_key, peer } => device.add_peer(peer_to(*public_key, peer)),
+        Change::RemovePeer(public_key) => device.remove_peer(&x25519::PublicKey::from(public_key.0)).await,
+        Change::SetListenPort(port) => {
+            device.set_listen_port(port.map_or(0, NonZeroU16::get));
+            true
+        }
+        Change::SetPrivateKey(key) => {
+            device.set_private_key(x25519::StaticSecret::from(*key.as_bytes())).await;
+            true
+        }
+        Change::UpdatePeer { have, public_key, want } => {
+            let public_key = x25519::PublicKey::from(public_key.0);
+            device.modify_peer(&public_key, |peer| update(peer, have, want)).await
+        }
+        Change::AddAddress(_)
+        | Change::AddRoute(_)
+        | Change::CreateInterface
+        | Change::RemoveAddress(_)
+        | Change::RemoveRoute(_)
+        | Change::SetMtu(_)
+        | Change::SetState(_) => true,
+    };
+    match (done, change) {
+        (true, _) => Ok(()),
+        (false, Change::AddPeer { .. }) => Err(Errno::EEXIST.into()),
+        (false, _) => Err(Errno::ENOENT.into()),
+    }
+}
+
+fn update(peer: &mut configure::PeerMut, have: &Peer, want: &Peer) {
+    let Peer { allowed_ips, endpoint, persistent_keepalive, preshared_key } = want;
+    // Between clearing and adding nobody else gets to see the peer.
+    if !have.allowed_ips.is_subset(allowed_ips) {
+        peer.clear_allowed_ips();
+    }
+    if have.allowed_ips != *allowed_ips {
+        peer.add_allowed_ips(allowed_ips.iter().map(|net| network(*net)));
+    }
+    if endpoint.is_some() && have.endpoint != *endpoint {
+        peer.set_endpoint(*endpoint);
+    }
+    if have.persistent_keepalive != *persistent_keepalive {
+        peer.set_keepalive(persistent_keepalive.map(NonZeroU16::get));
+    }
+    if have.preshared_key != *preshared_key {
+        peer.set_preshared_key(preshared_key.as_ref().map(|key| key.0));
+    }
+}
+
+fn peer_to(public_key: PublicKey, peer: &Peer) -> GotatunPeer {
+    let Peer { allowed_ips, endpoint, persistent_keepalive, preshared_key } = peer;
+    let mut built = GotatunPeer::new(x25519::PublicKey::from(public_key.0));
+    built.allowed_ips = allowed_ips.iter().map(|net| network(*net)).collect();
+    built.endpoint = *endpoint;
+    built.keepalive = persistent_keepalive.map(NonZeroU16::get);
+    built.preshared_key = preshared_key.as_ref().map(|key| key.0);
+    built
+}
+
+fn peer_from(peer: &GotatunPeer) -> Peer {
+    let allowed_ips = peer.allowed_ips.iter().filter_map(|net| IpNet::new(net.ip(), net.prefix()).ok());
+    Peer {
+        allowed_ips: allowed_ips.collect::<BTreeSet<_>>(),
+        // One socket serves both families, so IPv4 may come as an IPv6 address.
+        endpoint: peer.endpoint.map(|endpoint| SocketAddr::new(endpoint.ip().to_canonical(), endpoint.port())),
+        persistent_keepalive: peer.keepalive.and_then(NonZeroU16::new),
+        preshared_key: peer.preshared_key.filter(|key| *key != [0; 32]).map(PresharedKey),
+    }
+}
+
+/// gotatun's type for an address range.
+fn network(net: IpNet) -> ipnetwork::IpNetwork {
+    ipnetwork::IpNetwork::new(net.addr(), net.prefix_len()).expect("an IpNet's prefix length fits its address")
+}
