@@ -38,5 +38,7 @@
 
 pub mod control;
 pub mod link;
+#[cfg(feature = "mock-server")]
+pub mod mock_server;
 pub mod model;
 pub mod plan;

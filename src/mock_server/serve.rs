@@ -1,0 +1,179 @@
+//! The listener: TLS, one task per connection, planned trouble, a graceful end.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    http::{Request, Response, StatusCode, header},
+    response::IntoResponse,
+};
+use futures_util::{StreamExt, stream};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+use tracing::debug;
+
+use super::{
+    faults::{Fault, redact},
+    refusal::Refusal,
+    server::Server,
+};
+
+/// Accepts connections until `stop` says so, then lets those that are busy finish.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    server: Server,
+    mut stop: watch::Receiver<bool>,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopped(&mut stop) => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                // An answer's last packet would wait 40 ms for the client's delayed acknowledgement.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(error = %error, "answers may be slow");
+                }
+                let connection = Connection { peer, router: router.clone(), server: server.clone() };
+                connections.spawn(connection.run(acceptor.clone(), stream, stop.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, mostly: those in use come back.
+                tracing::warn!(error = %error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let finished = timeout(LAST_ANSWERS, async { while connections.join_next().await.is_some() {} }).await;
+    if finished.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+/// One client.
+#[derive(Clone)]
+struct Connection {
+    peer: SocketAddr,
+    router: Router,
+    server: Server,
+}
+
+/// The connection is closed instead of answered.
+#[derive(Debug, thiserror::Error)]
+#[error("connection dropped on purpose")]
+struct Dropped;
+
+impl Connection {
+    async fn run(self, acceptor: TlsAcceptor, stream: TcpStream, mut stop: watch::Receiver<bool>) {
+        let peer = self.peer;
+        let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return debug!(%peer, error = %error, "TLS handshake failed"),
+            Err(_) => return debug!(%peer, "TLS handshake took too long"),
+        };
+        let service = service_fn(move |request| self.clone().answer(request));
+        let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => Some(ended),
+            () = stopped(&mut stop) => None,
+        };
+        let ended = if let Some(ended) = ended {
+            ended
+        } else {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        };
+        if let Err(error) = ended {
+            debug!(%peer, error = %error, "connection ended early");
+        }
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+        let (mut parts, body) = request.into_parts();
+        parts.extensions.insert(self.peer);
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        let Ok(body) = to_bytes(Body::new(body), BODY_LIMIT).await else {
+            let refusal = Refusal { status: 413, message: "http: request body too large".to_owned() };
+            return Ok(refusal.into_response());
+        };
+        let faults = self.server.faults().clone();
+        faults.observe(parts.method.as_str(), &path, &body);
+        debug!(method = %parts.method, path = %redact(&path), "request");
+        let handle = |body: Bytes| async {
+            match self.router.oneshot(Request::from_parts(parts, Body::from(body))).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        };
+        match faults.take(&path) {
+            None => Ok(handle(body).await),
+            Some(Fault::Delay(time)) => {
+                tokio::time::sleep(time).await;
+                Ok(handle(body).await)
+            }
+            Some(Fault::DropAfterCommit) => {
+                handle(body).await;
+                Err(Dropped)
+            }
+            Some(Fault::DropBeforeCommit) => Err(Dropped),
+            Some(Fault::EmptyOk) => Ok(Response::new(Body::empty())),
+            Some(Fault::Status { status, body, content_type }) => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                Ok((status, [(header::CONTENT_TYPE, content_type)], body).into_response())
+            }
+            Some(Fault::Truncate(length)) => truncated(handle(body).await, length).await,
+        }
+    }
+}
+
+/// Waits for the end; a handle that is gone is the end too.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// Announces the whole body, sends its start and breaks off.
+async fn truncated(response: Response<Body>, length: usize) -> Result<Response<Body>, Dropped> {
+    let (mut parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.map_err(|_| Dropped)?;
+    parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    let start = body.slice(..length.min(body.len()));
+    // The start must be on its way before the end, or nothing is sent at all.
+    let end = async {
+        tokio::time::sleep(BREAK_PAUSE).await;
+        Err(io::Error::from(io::ErrorKind::ConnectionReset))
+    };
+    let pieces = stream::iter([Ok(start)]).chain(stream::once(end));
+    Ok(Response::from_parts(parts, Body::from_stream(pieces)))
+}
+
+/// No document of a client comes near this.
+const BODY_LIMIT: usize = 1024 * 1024;
+
+/// A client that has not finished its handshake by then will not.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long answers may take after the end was announced.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Time for the start of an answer to leave.
+const BREAK_PAUSE: Duration = Duration::from_millis(30);
+
+/// A rest after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

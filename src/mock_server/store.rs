@@ -1,0 +1,162 @@
+//! The world on disk: SQLite, one table per kind of row, one transaction per rule that succeeded.
+
+use std::{collections::BTreeMap, fs::OpenOptions, io, os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration};
+
+use rusqlite::{Connection, Transaction, params};
+use serde::{Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use super::{table::Table, world::World};
+
+/// Where the server keeps its state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Store {
+    /// In a file that survives the server; only one server may use it at a time.
+    File(PathBuf),
+    /// In memory, for tests.
+    #[default]
+    Memory,
+}
+
+/// Why the state cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be made or written.
+    #[error("cannot write {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// SQLite refused.
+    #[error("cannot use the store")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A row is not what was written.
+    #[error("row {id} of table {table} cannot be read")]
+    Row {
+        /// Name of the table.
+        table: &'static str,
+        /// Id of the row.
+        id: String,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The file was written by a newer program.
+    #[error("the store has version {0}, this program knows {VERSION}")]
+    Version(i64),
+}
+
+/// An open store.
+pub(super) struct Database(Connection);
+
+impl Database {
+    pub(super) fn open(store: &Store) -> Result<Self, StoreError> {
+        let connection = match store {
+            Store::File(path) => {
+                // Keys and sessions are in it, so it is made for its owner alone; SQLite gives its other files its mode.
+                let made = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+                made.map_err(|source| StoreError::File { path: path.clone(), source })?;
+                Connection::open(path)?
+            }
+            Store::Memory => Connection::open_in_memory()?,
+        };
+        connection.busy_timeout(Duration::from_millis(500))?;
+        // The world in memory is the truth while the server runs, so nobody else may write.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        match version {
+            0 => connection.execute_batch(&schema())?,
+            VERSION => connection.execute_batch("BEGIN IMMEDIATE; COMMIT")?,
+            newer => return Err(StoreError::Version(newer)),
+        }
+        Ok(Self(connection))
+    }
+
+    pub(super) fn load(&self) -> Result<World, StoreError> {
+        Ok(World {
+            networks: self.rows("network", |id| Some(id.to_owned()))?,
+            keys: self.rows("enrollment_key", |id| Some(id.to_owned()))?,
+            hosts: self.rows("host", uuid)?,
+            nodes: self.rows("node", uuid)?,
+            redemptions: self.rows("redemption", |id| id.rsplit_once(' ').and_then(redemption_id))?,
+            joins: self.rows("join_later", uuid)?,
+            settings: self.rows("setting", |id| Some(id.to_owned()))?,
+        })
+    }
+
+    /// Writes what changed, all of it or nothing.
+    pub(super) fn save(&mut self, world: &World) -> Result<(), StoreError> {
+        let World { networks, keys, hosts, nodes, redemptions, joins, settings } = world;
+        let transaction = self.0.transaction()?;
+        write(&transaction, "network", networks, Clone::clone)?;
+        write(&transaction, "enrollment_key", keys, Clone::clone)?;
+        write(&transaction, "host", hosts, Uuid::to_string)?;
+        write(&transaction, "node", nodes, Uuid::to_string)?;
+        write(&transaction, "redemption", redemptions, |(value, host)| format!("{value} {host}"))?;
+        write(&transaction, "join_later", joins, Uuid::to_string)?;
+        write(&transaction, "setting", settings, Clone::clone)?;
+        Ok(transaction.commit()?)
+    }
+
+    fn rows<K: Ord + Clone, V: DeserializeOwned + Clone>(
+        &self,
+        table: &'static str,
+        key: impl Fn(&str) -> Option<K>,
+    ) -> Result<Table<K, V>, StoreError> {
+        let mut statement = self.0.prepare(&format!("SELECT id, body FROM {table}"))?;
+        let mut rows = statement.query(())?;
+        let mut found = BTreeMap::new();
+        while let Some(row) = rows.next()? {
+            let (id, body): (String, String) = (row.get(0)?, row.get(1)?);
+            let value =
+                serde_json::from_str(&body).map_err(|source| StoreError::Row { table, id: id.clone(), source })?;
+            // An id that is none of ours cannot be referred to; it is left alone.
+            if let Some(id) = key(&id) {
+                found.insert(id, value);
+            }
+        }
+        Ok(Table::new(found))
+    }
+}
+
+fn write<K: Ord + Clone, V: Serialize + Clone>(
+    transaction: &Transaction<'_>,
+    table: &'static str,
+    rows: &Table<K, V>,
+    id: impl Fn(&K) -> String,
+) -> Result<(), StoreError> {
+    for (key, value) in rows.changes() {
+        let id = id(key);
+        let Some(value) = value else {
+            transaction.prepare_cached(&format!("DELETE FROM {table} WHERE id = ?1"))?.execute(params![id])?;
+            continue;
+        };
+        let body = serde_json::to_string(value).map_err(|source| StoreError::Row { table, id: id.clone(), source })?;
+        let sql = format!("INSERT INTO {table} (id, body) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET body = ?2");
+        transaction.prepare_cached(&sql)?.execute(params![id, body])?;
+    }
+    Ok(())
+}
+
+fn uuid(id: &str) -> Option<Uuid> {
+    Uuid::parse_str(id).ok()
+}
+
+fn redemption_id((value, host): (&str, &str)) -> Option<(String, Uuid)> {
+    Some((value.to_owned(), Uuid::parse_str(host).ok()?))
+}
+
+fn schema() -> String {
+    let tables = TABLES.map(|table| format!("CREATE TABLE {table} (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;"));
+    format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {VERSION}; COMMIT", tables.concat())
+}
+
+const TABLES: [&str; 7] = ["network", "enrollment_key", "host", "node", "redemption", "join_later", "setting"];
+
+/// Version of the schema, SQLite's `user_version`.
+const VERSION: i64 = 1;

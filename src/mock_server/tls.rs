@@ -1,0 +1,144 @@
+//! The server's certificates: an authority of its own, kept in a folder, and a leaf made at each start.
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256,
+};
+use rustls::{
+    ServerConfig,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+use time::{Duration, OffsetDateTime};
+
+/// How the server proves who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Folder for `ca.pem` and `ca-key.pem`, made if missing; `None` makes a new authority at each start.
+    pub dir: Option<PathBuf>,
+    /// Names and addresses beside `127.0.0.1`, `::1`, `localhost` and the announced host.
+    pub names: Vec<String>,
+    /// What is wrong with the certificate, for tests.
+    pub flaw: Flaw,
+}
+
+/// What is wrong with a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flaw {
+    /// It ended yesterday.
+    Expired,
+    /// Nothing.
+    #[default]
+    None,
+    /// It begins tomorrow.
+    NotYetValid,
+    /// It is for `elsewhere.invalid` alone.
+    WrongName,
+}
+
+/// Why there are no certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read or written.
+    #[error("cannot use {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A certificate cannot be made, mostly because a name is none or a stored authority is broken.
+    #[error("cannot make a certificate")]
+    Certificate(#[from] rcgen::Error),
+    /// The TLS library refuses the certificate.
+    #[error("cannot use the certificate")]
+    Rustls(#[from] rustls::Error),
+}
+
+/// What a listener needs, and what clients trust.
+pub(super) struct Identity {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) ca_pem: String,
+}
+
+/// Makes the certificate of a server announced as `host`, which may be an address.
+pub(super) fn identity(tls: &Tls, host: &str, now: OffsetDateTime) -> Result<Identity, TlsError> {
+    let (ca_pem, ca_key) = match &tls.dir {
+        Some(dir) => stored_authority(dir, now)?,
+        None => authority(now)?,
+    };
+    let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key)?;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let leaf = leaf_params(tls, host, now)?.signed_by(&key, &issuer)?;
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Identity { config: Arc::new(config), ca_pem })
+}
+
+fn leaf_params(tls: &Tls, host: &str, now: OffsetDateTime) -> Result<CertificateParams, TlsError> {
+    let mut names: Vec<_> = ["127.0.0.1", "::1", "localhost", host].map(str::to_owned).into();
+    names.extend(tls.names.iter().cloned());
+    if tls.flaw == Flaw::WrongName {
+        names = vec!["elsewhere.invalid".to_owned()];
+    }
+    names.sort();
+    names.dedup();
+    let mut params = CertificateParams::new(names)?;
+    params.distinguished_name.push(DnType::CommonName, host);
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    (params.not_before, params.not_after) = match tls.flaw {
+        Flaw::Expired => (now - Duration::days(30), now - Duration::DAY),
+        Flaw::None | Flaw::WrongName => (now - Duration::DAY, now + Duration::days(365)),
+        Flaw::NotYetValid => (now + Duration::DAY, now + Duration::days(365)),
+    };
+    Ok(params)
+}
+
+fn authority(now: OffsetDateTime) -> Result<(String, KeyPair), TlsError> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "enroll-agent mock server");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.not_before = now - Duration::days(60);
+    params.not_after = now + Duration::days(3650);
+    Ok((params.self_signed(&key)?.pem(), key))
+}
+
+fn stored_authority(dir: &Path, now: OffsetDateTime) -> Result<(String, KeyPair), TlsError> {
+    let (pem_path, key_path) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
+    let read = |path: &Path| match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TlsError::File { path: path.to_owned(), source }),
+    };
+    if let (Some(pem), Some(key)) = (read(&pem_path)?, read(&key_path)?) {
+        return Ok((pem, KeyPair::from_pem(&key)?));
+    }
+    let (pem, key) = authority(now)?;
+    fs::create_dir_all(dir).map_err(|source| TlsError::File { path: dir.to_owned(), source })?;
+    write(&key_path, &key.serialize_pem(), 0o600)?;
+    write(&pem_path, &pem, 0o644)?;
+    Ok((pem, key))
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
+    let options = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
+    let written = options.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|source| TlsError::File { path: path.to_owned(), source })
+}
