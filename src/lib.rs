@@ -37,8 +37,11 @@
 //! `tests/layers.rs` keeps the arrows pointing inward; `.clippy.toml` bans the clock outside `daemon::clock`.
 
 pub mod control;
+pub mod facts;
+pub mod ipc;
 pub mod link;
 #[cfg(feature = "mock-server")]
 pub mod mock_server;
 pub mod model;
 pub mod plan;
+pub mod store;

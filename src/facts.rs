@@ -1,0 +1,152 @@
+//! What this machine says about itself; decides nothing.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    num::NonZeroU16,
+    path::Path,
+};
+
+use ipnet::IpNet;
+use nix::{
+    ifaddrs::{self, InterfaceAddress},
+    net::if_::InterfaceFlags,
+    sys::utsname,
+};
+
+use crate::model::{Facts, InterfaceName};
+
+/// Gathers the facts; what cannot be read is left empty. Interfaces whose name starts with one of `ours` are skipped.
+pub fn gather(ours: &[&str]) -> Facts {
+    let uname = utsname::uname().ok();
+    let text =
+        |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();
+    let os_release = fs::read_to_string("/etc/os-release")
+        .or_else(|_| fs::read_to_string("/usr/lib/os-release"))
+        .unwrap_or_default();
+    Facts {
+        default_interface: default_interface(&fs::read_to_string("/proc/net/route").unwrap_or_default()),
+        firewall: firewall(),
+        host_name: text(uname.as_ref().map(utsname::UtsName::nodename)),
+        in_container: Path::new("/.dockerenv").exists() || Path::new("/run/.containerenv").exists(),
+        interfaces: interfaces(ours),
+        ip_forwarding: fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "1"),
+        kernel_version: text(uname.as_ref().map(utsname::UtsName::release)),
+        os_family: os_release_field(&os_release, "ID"),
+        os_version: os_release_field(&os_release, "VERSION_ID"),
+    }
+}
+
+/// Returns the networks on this machine's interfaces other than `own`.
+pub fn networks(own: &InterfaceName) -> Vec<IpNet> {
+    let Ok(all) = ifaddrs::getifaddrs() else { return Vec::new() };
+    all.filter(|entry| entry.interface_name != own.as_str()).filter_map(|entry| network(&entry)).collect()
+}
+
+/// Returns the first UDP port from `first` upward that is free on this machine now.
+///
+/// # Errors
+/// The last bind error when none of 1,000 ports was free.
+pub fn free_port(first: NonZeroU16) -> io::Result<NonZeroU16> {
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for port in (first.get()..=u16::MAX).take(1000).filter_map(NonZeroU16::new) {
+        match UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port.get())) {
+            Ok(_) => return Ok(port),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn interfaces(ours: &[&str]) -> Vec<(String, IpNet)> {
+    let Ok(all) = ifaddrs::getifaddrs() else { return Vec::new() };
+    let skipped = ["docker", "br-", "veth", "virbr", "cni", "flannel"];
+    let mut found = Vec::new();
+    for entry in all {
+        let unusable = InterfaceFlags::IFF_LOOPBACK | InterfaceFlags::IFF_POINTOPOINT;
+        let foreign = skipped.iter().chain(ours).any(|prefix| entry.interface_name.starts_with(prefix));
+        if foreign || entry.flags.intersects(unusable) || !entry.flags.contains(InterfaceFlags::IFF_UP) {
+            continue;
+        }
+        if let Some(net) = network(&entry)
+            && is_private(net.addr())
+        {
+            found.push((entry.interface_name, net));
+        }
+    }
+    found
+}
+
+fn network(entry: &InterfaceAddress) -> Option<IpNet> {
+    let (address, mask) = (entry.address?, entry.netmask?);
+    let (address, mask) = if let (Some(ip), Some(mask)) = (address.as_sockaddr_in(), mask.as_sockaddr_in()) {
+        (IpAddr::V4(ip.ip()), IpAddr::V4(mask.ip()))
+    } else {
+        (IpAddr::V6(address.as_sockaddr_in6()?.ip()), IpAddr::V6(mask.as_sockaddr_in6()?.ip()))
+    };
+    IpNet::with_netmask(address, mask).ok()
+}
+
+/// RFC 1918 and RFC 4193 addresses: the ones a neighbour on the same network can use.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private(),
+        IpAddr::V6(ip) => Ipv6Addr::is_unique_local(&ip),
+    }
+}
+
+fn default_interface(table: &str) -> String {
+    let fields = table.lines().skip(1).map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let default = fields
+        .filter(|fields| fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000"))
+        .min_by_key(|fields| fields.get(6).and_then(|metric| metric.parse::<u32>().ok()).unwrap_or(u32::MAX));
+    default.map(|fields| fields[0].to_owned()).unwrap_or_default()
+}
+
+fn firewall() -> &'static str {
+    let installed =
+        |tool: &str| ["/usr/sbin", "/sbin", "/usr/bin"].iter().any(|folder| Path::new(folder).join(tool).exists());
+    match (installed("nft"), installed("iptables")) {
+        (true, _) => "nftables",
+        (false, true) => "iptables",
+        (false, false) => "none",
+    }
+}
+
+fn os_release_field(text: &str, name: &str) -> String {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_os_release_with_and_without_quotes() {
+        let text = "PRETTY_NAME=\"Debian\"\nID=debian\nVERSION_ID=\"12\"\n";
+
+        assert_eq!(os_release_field(text, "ID"), "debian");
+        assert_eq!(os_release_field(text, "VERSION_ID"), "12");
+        assert_eq!(os_release_field(text, "VARIANT"), "");
+    }
+
+    #[test]
+    fn finds_the_default_route_with_the_lowest_metric() {
+        let table = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n\
+            wlan0 00000000 0102A8C0 0003 0 0 600 00000000 0 0 0\n\
+            eth0 00000000 0101A8C0 0003 0 0 100 00000000 0 0 0\n\
+            eth0 0001A8C0 00000000 0001 0 0 100 00FFFFFF 0 0 0\n";
+
+        assert_eq!(default_interface(table), "eth0");
+        assert_eq!(default_interface(""), "");
+    }
+
+    #[test]
+    fn a_taken_port_is_passed_over() {
+        let first = free_port(NonZeroU16::new(52000).unwrap()).unwrap();
+        let _held = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, first.get())).unwrap();
+
+        assert!(free_port(first).unwrap() > first);
+    }
+}

@@ -1,0 +1,356 @@
+//! Memberships on disk: one folder per server, readable by its owner alone, replaced whole or not at all.
+//!
+//! ```text
+//! <state>/                       0700
+//!   <server>/membership.json     0600, {"version":1, …}
+//!   <server>.lock                held by the process that works on this membership
+//! ```
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::model::{Membership, Server};
+
+/// Why a membership could not be read or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process works on this membership.
+    #[error("another agent is working on the membership with {server}")]
+    Busy {
+        /// Which membership.
+        server: Server,
+    },
+    /// The file is there and is not a membership.
+    #[error("state file {path} is damaged")]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// What the parser says; it never quotes values.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The file was written by a later version of the agent.
+    #[error("state file {path} has format {version}; this agent knows up to {VERSION}")]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// The version it says.
+        version: u32,
+    },
+    /// Reading failed.
+    #[error("cannot read state file {path}")]
+    Read {
+        /// Which file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Writing failed; what was there before still is.
+    #[error("cannot write state file {path}")]
+    Write {
+        /// Which file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The folder that holds all memberships.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+/// The right to change one membership; given back when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Store {
+    /// A store in `folder`, which is made on the first write.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Takes the right to change the membership with `server`, without waiting.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if another process has it.
+    pub fn lock(&self, server: &Server) -> Result<Lock, StoreError> {
+        let (path, file) = self.lock_file(&format!("{server}.lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Busy { server: server.clone() }),
+            Err(TryLockError::Error(source)) => Err(StoreError::Write { path, source }),
+        }
+    }
+
+    /// Takes the right to choose an interface name, until the choice is saved; waits for others who choose.
+    pub fn lock_names(&self) -> Result<Lock, StoreError> {
+        let (path, file) = self.lock_file(".interfaces.lock")?;
+        match file.lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(source) => Err(StoreError::Write { path, source }),
+        }
+    }
+
+    fn lock_file(&self, name: &str) -> Result<(PathBuf, File), StoreError> {
+        make_folder(&self.folder)?;
+        let path = self.folder.join(name);
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        match opened {
+            Ok(file) => Ok((path, file)),
+            Err(source) => Err(StoreError::Write { path, source }),
+        }
+    }
+
+    /// Reads the membership with `server`; `None` when there never was one or it was left.
+    pub fn load(&self, server: &Server) -> Result<Option<Membership>, StoreError> {
+        let path = self.path(server);
+        let text = match fs::read(&path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StoreError::Read { path, source }),
+        };
+        let corrupt = |source| StoreError::Corrupt { path: path.clone(), source };
+        let Version { version } = serde_json::from_slice(&text).map_err(corrupt)?;
+        if version > VERSION {
+            return Err(StoreError::Newer { path, version });
+        }
+        let Saved { membership, .. } = serde_json::from_slice(&text).map_err(corrupt)?;
+        Ok(Some(membership))
+    }
+
+    /// Saves a membership durably: after this returns, a power cut does not lose it.
+    pub fn save(&self, membership: &Membership) -> Result<(), StoreError> {
+        let path = self.path(&membership.server);
+        let folder = self.folder.join(membership.server.to_string());
+        make_folder(&self.folder)?;
+        make_folder(&folder)?;
+        let written = |source| StoreError::Write { path: path.clone(), source };
+        let saved = Saved { version: VERSION, membership: membership.clone() };
+        let text = Zeroizing::new(serde_json::to_vec_pretty(&saved).map_err(|error| written(error.into()))?);
+        let beside = folder.join(".membership.json.new");
+        let write = || -> io::Result<()> {
+            match fs::remove_file(&beside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+            file.write_all(&text)?;
+            file.sync_all()?;
+            fs::rename(&beside, &path)?;
+            File::open(&folder)?.sync_all()?;
+            File::open(&self.folder)?.sync_all()
+        };
+        write().map_err(written)
+    }
+
+    /// Forgets the membership with `server`, one set aside too; none there is success.
+    pub fn remove(&self, server: &Server) -> Result<(), StoreError> {
+        for folder in [self.folder.join(server.to_string()), self.aside(server)] {
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(StoreError::Write { path: folder, source }),
+                Ok(()) => sync_folder(&self.folder)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells whether a membership with `server` was set aside and not forgotten since.
+    pub fn is_set_aside(&self, server: &Server) -> bool {
+        self.aside(server).exists()
+    }
+
+    fn aside(&self, server: &Server) -> PathBuf {
+        self.folder.join(format!(".deleted-{server}"))
+    }
+
+    /// Takes the membership with `server` out of sight without destroying it; one set aside earlier is replaced.
+    pub fn set_aside(&self, server: &Server) -> Result<(), StoreError> {
+        let aside = self.aside(server);
+        let written = |source| StoreError::Write { path: aside.clone(), source };
+        match fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(written(error)),
+            Ok(()) | Err(_) => {}
+        }
+        fs::rename(self.folder.join(server.to_string()), &aside).map_err(written)?;
+        sync_folder(&self.folder)
+    }
+
+    /// Lists the servers this host has a membership with, in order.
+    pub fn servers(&self) -> Result<Vec<Server>, StoreError> {
+        let read = |source| StoreError::Read { path: self.folder.clone(), source };
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(read(source)),
+        };
+        let mut servers = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(read)?;
+            if !entry.file_type().map_err(read)?.is_dir() {
+                continue;
+            }
+            let name = entry.file_name();
+            let Some(server) = name.to_str().and_then(|name| name.parse::<Server>().ok()) else { continue };
+            if self.path(&server).try_exists().map_err(read)? {
+                servers.push(server);
+            }
+        }
+        servers.sort();
+        Ok(servers)
+    }
+
+    fn path(&self, server: &Server) -> PathBuf {
+        self.folder.join(server.to_string()).join("membership.json")
+    }
+}
+
+/// Version of the file format.
+const VERSION: u32 = 1;
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    version: u32,
+    #[serde(flatten)]
+    membership: Membership,
+}
+
+fn make_folder(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let written = |source| StoreError::Write { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(written)?;
+    match path.parent() {
+        Some(parent) => sync_folder(parent),
+        None => Ok(()),
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    let written = |source| StoreError::Write { path: path.to_owned(), source };
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::model::{Identity, Phase, Policy, Redeeming, Secret};
+
+    #[test]
+    fn reads_back_what_it_saved() {
+        let (folder, store, membership) = world();
+
+        store.save(&membership).unwrap();
+
+        assert_eq!(store.load(&membership.server).unwrap(), Some(membership.clone()));
+        assert_eq!(store.servers().unwrap(), std::slice::from_ref(&membership.server));
+        let file = folder.path().join("state/api.example.net:8443/membership.json");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(folder.path().join("state")).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn missing_damaged_newer_and_unreadable_are_four_answers() {
+        let (folder, store, membership) = world();
+        let file = folder.path().join("state/api.example.net:8443/membership.json");
+
+        assert!(store.load(&membership.server).unwrap().is_none());
+        store.save(&membership).unwrap();
+        fs::write(&file, "{\"version\":1,").unwrap();
+        assert!(matches!(store.load(&membership.server), Err(StoreError::Corrupt { .. })));
+        fs::write(&file, "{\"version\":2}").unwrap();
+        assert!(matches!(store.load(&membership.server), Err(StoreError::Newer { version: 2, .. })));
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert!(matches!(store.load(&membership.server), Err(StoreError::Read { .. })));
+    }
+
+    #[test]
+    fn a_left_over_of_a_crash_does_not_hinder_the_next_write() {
+        let (folder, store, membership) = world();
+        store.save(&membership).unwrap();
+        fs::write(folder.path().join("state/api.example.net:8443/.membership.json.new"), "half").unwrap();
+
+        store.save(&membership).unwrap();
+
+        assert_eq!(store.load(&membership.server).unwrap(), Some(membership));
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let (_folder, store, membership) = world();
+        let held = store.lock(&membership.server).unwrap();
+
+        assert!(matches!(store.lock(&membership.server), Err(StoreError::Busy { .. })));
+        drop(held);
+        store.lock(&membership.server).unwrap();
+    }
+
+    #[test]
+    fn leaving_forgets() {
+        let (_folder, store, membership) = world();
+        store.save(&membership).unwrap();
+
+        store.remove(&membership.server).unwrap();
+        store.remove(&membership.server).unwrap();
+
+        assert!(store.load(&membership.server).unwrap().is_none());
+        assert!(store.servers().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_set_aside_is_out_of_sight() {
+        let (folder, store, membership) = world();
+        store.save(&membership).unwrap();
+
+        store.set_aside(&membership.server).unwrap();
+
+        assert!(store.servers().unwrap().is_empty());
+        assert!(folder.path().join("state/.deleted-api.example.net:8443/membership.json").exists());
+        assert!(store.is_set_aside(&membership.server));
+        store.remove(&membership.server).unwrap();
+        assert!(!store.is_set_aside(&membership.server));
+    }
+
+    fn world() -> (tempfile::TempDir, Store, Membership) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path().join("state"));
+        let identity = Identity::generate(|buffer| {
+            buffer.fill(9);
+            Ok::<(), std::convert::Infallible>(())
+        })
+        .unwrap();
+        let token = Secret::from("secret");
+        let redeeming = Redeeming { attempts: 0, fingerprint: "ABC".into(), sent_at: None, token };
+        let membership = Membership {
+            identity,
+            interface: "enroll0".parse().unwrap(),
+            phase: Phase::Pending { redeeming },
+            policy: Policy::default(),
+            sent: std::collections::BTreeSet::new(),
+            server: "api.example.net:8443".parse().unwrap(),
+        };
+        (folder, store, membership)
+    }
+}
