@@ -37,9 +37,11 @@
 //! `tests/layers.rs` keeps the arrows pointing inward; `.clippy.toml` bans the clock outside `daemon::clock`.
 
 pub mod control;
+pub mod daemon;
 pub mod facts;
 pub mod ipc;
 pub mod link;
+pub mod membership;
 #[cfg(feature = "mock-server")]
 pub mod mock_server;
 pub mod model;

@@ -1,0 +1,135 @@
+//! What can end the story of a membership badly.
+
+use std::{io, num::NonZeroU16, time::Duration};
+
+use crate::{
+    control::{AssignmentError, Refusal, RestError, TrustError},
+    link::LinkError,
+    model::{NetworkName, Server},
+    store::StoreError,
+};
+
+/// Why joining, syncing or leaving did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum MembershipError {
+    /// The server's assignment cannot be used; the interface is as it was before.
+    #[error("{server} sent an assignment that cannot be used")]
+    Assignment {
+        /// Which server.
+        server: Server,
+        /// What is wrong with it.
+        #[source]
+        source: AssignmentError,
+    },
+    /// The server does not know this host any more.
+    #[error("{0} has deleted this host")]
+    Deleted(Server),
+    /// Something on this machine failed that has nothing to do with the membership.
+    #[error("cannot {action}")]
+    Host {
+        /// What was tried.
+        action: &'static str,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The interface could not be observed or changed.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// No network by the deadline: the key is redeemed, the host waits.
+    #[error("enrolled with {server}, but no network was assigned within {} s", waited.as_secs())]
+    NoNetworks {
+        /// Which server.
+        server: Server,
+        /// How long the agent waited.
+        waited: Duration,
+    },
+    /// The UDP port that was asked for is in use.
+    #[error("UDP port {0} is in use")]
+    PortTaken(NonZeroU16),
+    /// The user asked to stop before it was done.
+    #[error("stopped before it was done")]
+    Stopped,
+    /// There is no membership to work on.
+    #[error("this host is not enrolled")]
+    NotEnrolled,
+    /// The host is not in this network.
+    #[error("this host is not in network {0}")]
+    NotInNetwork(NetworkName),
+    /// The process that carries the interface does not run.
+    #[error("no agent is serving {0}, and a userspace interface lives only inside one")]
+    NotServing(Server),
+    /// The server knows this host id with another password.
+    #[error("{0} knows this host's id with another password")]
+    Proof(Server),
+    /// The server refuses the key.
+    #[error("{server} refused the enrollment key {fingerprint}: {}{}", reason(*refusal), earlier(*attempts))]
+    Refused {
+        /// How often the key was sent, this time included.
+        attempts: u32,
+        /// Fingerprint of the key.
+        fingerprint: String,
+        /// Why.
+        refusal: Refusal,
+        /// Which server.
+        server: Server,
+    },
+    /// A call to the server failed.
+    #[error(transparent)]
+    Rest(#[from] RestError),
+    /// Several memberships, and nothing says which one is meant.
+    #[error("this host has several memberships")]
+    Several,
+    /// State could not be read or kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The deadline passed before the server had answered.
+    #[error("{server} did not take this host in within {} s{}", waited.as_secs(), sent(*attempts))]
+    TimedOut {
+        /// How often the key was sent without a clear answer.
+        attempts: u32,
+        /// Which server.
+        server: Server,
+        /// How long the agent waited.
+        waited: Duration,
+    },
+    /// TLS could not be set up.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The key was sent, and nobody can tell whether the server counted it.
+    #[error("{server} gave no clear answer; the key was sent {attempts} times and may have been used up to as often")]
+    Unclear {
+        /// How often the key was sent.
+        attempts: u32,
+        /// Which server.
+        server: Server,
+        /// The last answer; `None` when the key was sent that often in earlier runs.
+        #[source]
+        source: Option<RestError>,
+    },
+}
+
+fn sent(attempts: u32) -> String {
+    if attempts == 0 {
+        String::new()
+    } else {
+        format!("; the key was sent {attempts} times and may have been used up to as often")
+    }
+}
+
+fn earlier(attempts: u32) -> &'static str {
+    if attempts > 1 { "; an earlier attempt without a clear answer may have used it" } else { "" }
+}
+
+fn reason(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Disabled => "it is disabled",
+        Refusal::NoNetworks => "it grants no network",
+        Refusal::Posture => "this device does not meet the networks' security requirements",
+        Refusal::Proof => "this host's id is taken by another host",
+        Refusal::Unknown => "it does not exist",
+        Refusal::Unreadable => "the server cannot read it",
+        Refusal::UsedUp => "it has expired or was used as often as it may be",
+        Refusal::Version => "the server does not accept this agent's protocol version",
+    }
+}

@@ -1,0 +1,420 @@
+//! From a key to a configured interface.
+//!
+//! ```text
+//! prepare ─► redeem ─► authenticate ─► networks ⇄ interface ─► save
+//! (nothing leaves)  (once per key)   (pull until it is complete)
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    time::{Duration, Instant},
+};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::time::{sleep, timeout_at};
+
+use super::{
+    Hands, MembershipError, Session,
+    redeem::Redeemed,
+    session,
+    tunnel::{self, free_interface, listen_port},
+};
+use crate::{
+    control::{Advice, Freshness},
+    daemon::clock,
+    link,
+    model::{
+        Backend, Identity, InterfaceName, Membership, NetworkName, Overrides, Phase, Policy, Redeeming, Server, Token,
+    },
+    plan::{self, Joining, Verdict},
+};
+
+/// What the user asked for.
+#[derive(Clone, Debug)]
+pub struct JoinRequest {
+    /// `None` picks the kernel if it has WireGuard.
+    pub backend: Option<Backend>,
+    /// `None` takes the saved one, else the first free `enrollN`.
+    pub interface: Option<InterfaceName>,
+    /// Settings given now.
+    pub overrides: Overrides,
+    /// How long all of it may take.
+    pub timeout: Duration,
+    /// The key; `None` goes on with the only membership there is.
+    pub token: Option<Token>,
+}
+
+/// A step of joining, for progress and timing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The host proves who it is.
+    Authenticate,
+    /// The interface is configured.
+    Interface,
+    /// The server's assignment is awaited.
+    Networks,
+    /// Backend, interface and identity are made ready; nothing has been sent.
+    Prepare,
+    /// The key goes to the server.
+    Redeem,
+    /// The membership is saved.
+    Save,
+}
+
+/// How the server took us in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// Already enrolled with this key: nothing was spent.
+    Again,
+    /// Already enrolled; this further key was redeemed.
+    Further,
+    /// Enrolled now.
+    New,
+    /// Already enrolled, and the server did not confirm it: the saved assignment is in force.
+    Offline,
+}
+
+/// A host in its networks.
+#[derive(Debug)]
+pub struct Joined {
+    /// Why the server did not confirm it; always there for [`Greeting::Offline`], never otherwise.
+    pub failure: Option<MembershipError>,
+    /// How the server took us in.
+    pub greeting: Greeting,
+    /// Everything needed to stay in step.
+    pub session: Session,
+    /// How long each stage took, in order of their first appearance.
+    pub timings: Vec<(Stage, Duration)>,
+}
+
+/// Joins: ends with a configured interface and a saved membership, or with an error and nothing half done.
+///
+/// `stop` ends it early; the next join goes on from there.
+pub async fn join(
+    hands: &Hands,
+    request: &JoinRequest,
+    report: &mut (dyn FnMut(Stage) + Send),
+    stop: impl Future<Output = ()>,
+) -> Result<Joined, MembershipError> {
+    let mut watch = Watch { current: None, report, timings: Vec::new() };
+    watch.enter(Stage::Prepare);
+    let (mut session, mut greeting) = prepare(hands, request).await?;
+    let result = tokio::select! {
+        result = story(&mut session, greeting, request.timeout, &mut watch) => result,
+        () = stop => Err(MembershipError::Stopped),
+    };
+    let failure = match result {
+        Ok(()) => None,
+        // What was up before stays up, whatever the server says now.
+        Err(error) if greeting == Greeting::Again && !matches!(error, MembershipError::Stopped) => {
+            greeting = Greeting::Offline;
+            session.note_failure(&error);
+            Some(error)
+        }
+        Err(error) => {
+            if session.membership.enrolled().is_none()
+                && let Err(failure) = session.take_down().await
+            {
+                tracing::warn!(error = %failure, "an unfinished interface stays");
+            }
+            return Err(error);
+        }
+    };
+    Ok(Joined { failure, greeting, session, timings: watch.finish() })
+}
+
+/// What the server has its part in.
+async fn story(
+    session: &mut Session,
+    greeting: Greeting,
+    timeout: Duration,
+    watch: &mut Watch<'_>,
+) -> Result<(), MembershipError> {
+    let deadline = clock::now() + timeout;
+    // A host with a saved assignment is up: nobody has to wait for a server in trouble.
+    let patience = if greeting == Greeting::Again { clock::now() } else { deadline };
+    let expected = match timeout_at(deadline.into(), enter(session, greeting, patience, watch)).await {
+        Ok(entered) => entered?,
+        Err(_) => return Err(timed_out(session, timeout)),
+    };
+    let complete = await_networks(session, expected, deadline, patience, watch).await?;
+    session.name_relays().await;
+    if complete {
+        return Ok(());
+    }
+    Err(MembershipError::NoNetworks { server: session.membership.server.clone(), waited: timeout })
+}
+
+/// Redeems and authenticates; returns the networks to wait for, as far as they are known.
+async fn enter(
+    session: &mut Session,
+    greeting: Greeting,
+    patience: Instant,
+    watch: &mut Watch<'_>,
+) -> Result<Option<BTreeSet<NetworkName>>, MembershipError> {
+    let redeemed = match greeting {
+        Greeting::Again | Greeting::Offline => Redeemed::Earlier,
+        Greeting::Further | Greeting::New => {
+            watch.enter(Stage::Redeem);
+            let have = session.tunnel.observe().await?;
+            let port = listen_port(&session.membership, have.as_ref())?;
+            let redeemed = session.redeem(port).await?;
+            session.redeemed = true;
+            redeemed
+        }
+    };
+    watch.enter(Stage::Authenticate);
+    persist(patience, async || session.authenticate().await).await?;
+    let known: BTreeSet<_> = session.assignment().nodes.into_keys().collect();
+    match redeemed {
+        Redeemed::Just { networks } => return Ok(networks),
+        Redeemed::Earlier => {}
+    }
+    if session.has_new_settings {
+        session.announce_settings().await?;
+    }
+    // A server that did not hear of us for an hour forgets our peers (protocol page, "Peer list").
+    session.check_in().await?;
+    // Of a key that spends nothing nothing new is awaited.
+    Ok(Some(known).filter(|known| greeting == Greeting::Again && !known.is_empty()))
+}
+
+/// Tries until something else than temporary trouble comes of it, or the next try would be past the deadline.
+async fn persist<T>(
+    deadline: Instant,
+    mut attempt: impl AsyncFnMut() -> Result<T, MembershipError>,
+) -> Result<T, MembershipError> {
+    let mut failures = 0;
+    loop {
+        let error = match attempt().await {
+            Err(MembershipError::Rest(error)) => error,
+            other => return other,
+        };
+        let Advice::RetryAfter(after) = error.advice() else { return Err(error.into()) };
+        failures += 1;
+        let wait = plan::backoff(failures, 128, after);
+        if clock::now() + wait >= deadline {
+            return Err(error.into());
+        }
+        tracing::info!(%error, retry_in = ?wait, "trying again");
+        sleep(wait).await;
+    }
+}
+
+fn timed_out(session: &Session, waited: Duration) -> MembershipError {
+    MembershipError::TimedOut { attempts: session.attempts(), server: session.membership.server.clone(), waited }
+}
+
+/// Opens the membership for a rehearsal; returns it and whether the host is enrolled with the key at hand.
+pub(super) async fn ready(hands: &Hands, request: &JoinRequest) -> Result<(Session, bool), MembershipError> {
+    let (session, greeting, _) = open(hands, request).await?;
+    Ok((session, greeting == Greeting::Again))
+}
+
+/// Makes everything ready that needs no server, so that whatever this machine lacks is found before a key is spent.
+async fn prepare(hands: &Hands, request: &JoinRequest) -> Result<(Session, Greeting), MembershipError> {
+    let (mut session, greeting, before) = open(hands, request).await?;
+    let have = session.tunnel.observe().await?;
+    tunnel::refuse_taken_port(&session.membership, have.as_ref())?;
+    if session.has_new_settings && session.membership.enrolled().is_some() {
+        session.save()?;
+    }
+    if let Some(before) = before.filter(|before| *before != session.membership.interface) {
+        session.abandon(before).await?;
+    }
+    session.bring_up().await?;
+    Ok((session, greeting))
+}
+
+/// Opens what a join works on: membership, backend and interface, and the name the interface had before.
+async fn open(
+    hands: &Hands,
+    request: &JoinRequest,
+) -> Result<(Session, Greeting, Option<InterfaceName>), MembershipError> {
+    let server = match &request.token {
+        Some(token) => token.server().clone(),
+        None => hands.only_server()?,
+    };
+    let lock = hands.store.lock(&server)?;
+    let saved = hands.store.load(&server)?;
+    let mut naming = None;
+    let (membership, greeting) = match saved.clone() {
+        Some(membership) => resume(membership, request),
+        None if hands.store.is_set_aside(&server) => return Err(MembershipError::Deleted(server)),
+        None => {
+            let token = request.token.as_ref().ok_or(MembershipError::NotEnrolled)?;
+            naming = Some(hands.store.lock_names()?);
+            let interface = choose_interface(hands, request, &server).await?;
+            (found(token, interface, request)?, Greeting::New)
+        }
+    };
+    let backend = session::choose(request.backend, &membership).await?;
+    let before = saved.as_ref().map(|membership| membership.interface.clone());
+    let has_new_settings =
+        saved.is_some_and(|saved| saved.policy != membership.policy || saved.interface != membership.interface);
+    let mut session = Session::new(hands.clone(), lock, membership, backend)?;
+    session.naming = naming;
+    session.has_new_settings = has_new_settings;
+    // An interface of somebody else is found here.
+    session.tunnel.observe().await?;
+    Ok((session, greeting, before))
+}
+
+/// Goes on with a saved membership: the identity stays whatever key is shown.
+fn resume(mut membership: Membership, request: &JoinRequest) -> (Membership, Greeting) {
+    membership.policy = request.overrides.over(membership.policy);
+    if let Some(interface) = &request.interface {
+        membership.interface = interface.clone();
+    }
+    let greeting = match (&mut membership.phase, &request.token) {
+        (Phase::Pending { redeeming }, Some(token)) => {
+            if redeeming.fingerprint != token.fingerprint() {
+                // When a key was last sent with this identity matters whichever it was.
+                *redeeming = Redeeming { sent_at: redeeming.sent_at, ..Redeeming::new(token) };
+            }
+            Greeting::New
+        }
+        (Phase::Pending { .. }, None) => Greeting::New,
+        (Phase::Enrolled(enrolled), Some(token)) if enrolled.fingerprints.contains(&token.fingerprint()) => {
+            Greeting::Again
+        }
+        (Phase::Enrolled(enrolled), Some(token)) => {
+            let redeeming = enrolled.redeeming.take().filter(|redeeming| redeeming.fingerprint == token.fingerprint());
+            enrolled.redeeming = redeeming.or_else(|| Some(Redeeming::new(token)));
+            Greeting::Further
+        }
+        (Phase::Enrolled(enrolled), None) if enrolled.redeeming.is_some() => Greeting::Further,
+        (Phase::Enrolled(_), None) => Greeting::Again,
+    };
+    (membership, greeting)
+}
+
+/// Founds a membership; nothing is on disk yet.
+fn found(token: &Token, interface: InterfaceName, request: &JoinRequest) -> Result<Membership, MembershipError> {
+    let random = SystemRandom::new();
+    let identity = Identity::generate(|buffer| random.fill(buffer)).map_err(|_| MembershipError::Host {
+        action: "get random numbers",
+        source: std::io::Error::other("the system's random number generator failed"),
+    })?;
+    Ok(Membership {
+        identity,
+        interface,
+        phase: Phase::Pending { redeeming: Redeeming::new(token) },
+        policy: request.overrides.over(Policy::default()),
+        sent: BTreeSet::new(),
+        server: token.server().clone(),
+    })
+}
+
+async fn choose_interface(
+    hands: &Hands,
+    request: &JoinRequest,
+    server: &Server,
+) -> Result<InterfaceName, MembershipError> {
+    if let Some(interface) = &request.interface {
+        return Ok(interface.clone());
+    }
+    let mut taken = link::interface_names().await?;
+    for other in hands.store.servers()?.into_iter().filter(|other| other != server) {
+        taken.extend(hands.store.load(&other)?.map(|membership| membership.interface.to_string()));
+    }
+    Ok(free_interface(|name| taken.contains(name.as_str())))
+}
+
+/// Redeems a further key for a membership that is being served, and waits a while for what it brings.
+///
+/// # Errors
+/// Those of a join; the membership goes on as it was.
+pub(super) async fn further(session: &mut Session, token: &Token) -> Result<Greeting, MembershipError> {
+    if session.take_up(token) {
+        return Ok(Greeting::Again);
+    }
+    let mut report = |_| {};
+    let mut watch = Watch { current: None, report: &mut report, timings: Vec::new() };
+    let told = story(session, Greeting::Further, SERVED_TIMEOUT, &mut watch).await;
+    session.redeemed = false;
+    told.map(|()| Greeting::Further)
+}
+
+/// Pulls until the assignment is complete, configuring what is there on the way; saves it once.
+///
+/// Returns whether any network was assigned by the deadline.
+async fn await_networks(
+    session: &mut Session,
+    expected: Option<BTreeSet<NetworkName>>,
+    deadline: Instant,
+    patience: Instant,
+    watch: &mut Watch<'_>,
+) -> Result<bool, MembershipError> {
+    let mut joining = Joining::new(expected);
+    let mut freshness = Freshness::Recomputed;
+    let started = clock::now();
+    loop {
+        watch.enter(Stage::Networks);
+        let pulled = timeout_at(deadline.into(), persist(patience, async || session.pull(freshness).await)).await;
+        let Ok(pulled) = pulled else {
+            return Err(timed_out(session, clock::now().saturating_duration_since(started)));
+        };
+        let assignment = pulled?;
+        if !assignment.nodes.is_empty() {
+            watch.enter(Stage::Interface);
+            let changes = session.apply(&assignment).await?;
+            session.tell_port(&assignment, changes).await?;
+        }
+        let wait = match joining.judge(&assignment, clock::now()) {
+            Verdict::Again(wait) => {
+                freshness = Freshness::Cached;
+                Some(wait)
+            }
+            Verdict::AgainFresh(wait) => {
+                freshness = Freshness::Recomputed;
+                Some(wait)
+            }
+            Verdict::Done => None,
+        };
+        let Some(wait) = wait.filter(|wait| clock::now() + *wait < deadline) else {
+            watch.enter(Stage::Save);
+            let complete = !assignment.nodes.is_empty();
+            session.keep(assignment)?;
+            return Ok(complete);
+        };
+        watch.enter(Stage::Networks);
+        sleep(wait).await;
+    }
+}
+
+/// How long somebody at the control socket waits for a further key.
+const SERVED_TIMEOUT: Duration = Duration::from_secs(80);
+
+/// Tells which stage is on and how long each took.
+struct Watch<'a> {
+    current: Option<(Stage, Instant)>,
+    report: &'a mut (dyn FnMut(Stage) + Send),
+    timings: Vec<(Stage, Duration)>,
+}
+
+impl Watch<'_> {
+    fn enter(&mut self, stage: Stage) {
+        if self.current.is_some_and(|(current, _)| current == stage) {
+            return;
+        }
+        self.stop();
+        self.current = Some((stage, clock::now()));
+        (self.report)(stage);
+    }
+
+    fn stop(&mut self) {
+        let Some((stage, since)) = self.current.take() else { return };
+        let passed = clock::now().saturating_duration_since(since);
+        match self.timings.iter_mut().find(|(known, _)| *known == stage) {
+            Some((_, sum)) => *sum += passed,
+            None => self.timings.push((stage, passed)),
+        }
+    }
+
+    fn finish(mut self) -> Vec<(Stage, Duration)> {
+        self.stop();
+        self.timings
+    }
+}

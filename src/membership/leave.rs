@@ -1,0 +1,64 @@
+//! Leaving: the server is told first, then the interface goes, then the state. A failure is noted, not obeyed.
+
+use super::{Hands, MembershipError, Session, session::describe};
+use crate::{
+    control::Freshness,
+    model::{Backend, NetworkName, Server},
+};
+
+/// How leaving went.
+#[derive(Debug, Default)]
+pub struct Farewell {
+    /// What did not work, with the step it happened in; everything else was done.
+    pub failures: Vec<(&'static str, MembershipError)>,
+}
+
+impl Session {
+    /// Leaves one network; the membership with the server and its other networks stay.
+    pub async fn leave_network(&mut self, network: &NetworkName) -> Result<(), MembershipError> {
+        let Some(node_id) = self.assignment().nodes.get(network).map(|node| node.id) else {
+            return Err(MembershipError::NotInNetwork(network.clone()));
+        };
+        self.delete_node(network, node_id).await?;
+        self.round(Freshness::Recomputed).await.map(|_| ())
+    }
+
+    /// Leaves the server: deletes the host there, then the interface, then the state.
+    pub async fn leave_server(&mut self) -> Farewell {
+        let mut farewell = Farewell::default();
+        farewell.note("tell the server", self.delete_host().await);
+        farewell.note("remove the interface", self.take_down().await);
+        let forgotten = self.hands.store.remove(&self.membership.server).map_err(MembershipError::from);
+        farewell.note("forget the membership", forgotten);
+        farewell
+    }
+}
+
+impl Farewell {
+    fn note(&mut self, step: &'static str, result: Result<(), MembershipError>) {
+        if let Err(error) = result {
+            tracing::warn!(step, error = %describe(&error), "leaving goes on");
+            self.failures.push((step, error));
+        }
+    }
+}
+
+/// Leaves `server`, or one `network` of it, without a serving agent.
+///
+/// # Errors
+/// [`MembershipError::NotEnrolled`] if there is nothing to leave. What fails on the way is in the [`Farewell`].
+pub async fn leave(
+    hands: &Hands,
+    server: &Server,
+    network: Option<&NetworkName>,
+    backend: Option<Backend>,
+) -> Result<Farewell, MembershipError> {
+    let lock = hands.store.lock(server)?;
+    let membership = hands.store.load(server)?.ok_or(MembershipError::NotEnrolled)?;
+    // A userspace interface ended with its process; what is left to remove can only be the kernel's.
+    let mut session = Session::new(hands.clone(), lock, membership, backend.unwrap_or(Backend::Kernel))?;
+    match network {
+        None => Ok(session.leave_server().await),
+        Some(network) => session.leave_network(network).await.map(|()| Farewell::default()),
+    }
+}

@@ -1,0 +1,60 @@
+//! This host's enrollment with one server: joining, keeping in step and leaving, told as stories.
+//!
+//! This is where the hands meet: store, server and interface.
+
+mod error;
+mod join;
+mod leave;
+mod redeem;
+mod rehearse;
+mod session;
+mod tunnel;
+
+use std::path::PathBuf;
+
+pub use error::MembershipError;
+pub use join::{Greeting, JoinRequest, Joined, Stage, join};
+pub use leave::{Farewell, leave};
+pub use rehearse::{Rehearsal, Spending, rehearse};
+pub use session::{News, Round, Session, describe, status};
+pub use tunnel::Tunnel;
+
+use crate::{
+    control::{Rest, client_config},
+    model::{Membership, Server},
+    store::Store,
+};
+
+/// The agent's hands that do not belong to one membership.
+#[derive(Clone, Debug)]
+pub struct Hands {
+    /// Certificate authority given now; `None` takes the one saved with the membership, else the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Memberships on disk.
+    pub store: Store,
+}
+
+impl Hands {
+    /// Opens a conversation with the server of a membership, at the address it wants; nothing is sent yet.
+    fn rest(&self, membership: &Membership) -> Result<Rest, MembershipError> {
+        let server = membership.enrolled().map_or(&membership.server, |enrolled| &enrolled.api);
+        let tls = client_config(self.ca_file.as_ref().or(membership.policy.ca_file.as_ref()).map(PathBuf::as_path))?;
+        Ok(Rest::new(server.clone(), &tls)?)
+    }
+
+    /// Returns the only membership's server.
+    ///
+    /// # Errors
+    /// [`MembershipError::NotEnrolled`] if there is none, [`MembershipError::Several`] if there are more.
+    pub fn only_server(&self) -> Result<Server, MembershipError> {
+        let mut servers = self.store.servers()?;
+        match (servers.pop(), servers.is_empty()) {
+            (Some(server), true) => Ok(server),
+            (Some(_), false) => Err(MembershipError::Several),
+            (None, _) => Err(MembershipError::NotEnrolled),
+        }
+    }
+}
+
+/// Prefix of the interfaces that are ours by default; they are not reported as local networks.
+const OWN_PREFIX: &str = "enroll";

@@ -1,0 +1,197 @@
+//! Redeeming a key without ever spending it twice by our own doing.
+//!
+//! The membership is saved before the first byte is sent, with the fingerprints of all keys that may have reached the
+//! server: as long as there is one, the identity is not given up. After an unclear answer only the questions that cost
+//! nothing are asked for [`DOUBT`]: does the server know this host, are its networks others than before. Only then the
+//! key is sent again, [`MAX_ATTEMPTS`] times in all.
+
+use std::{collections::BTreeSet, num::NonZeroU16, time::Duration};
+
+use tokio::time::sleep;
+
+use super::{MembershipError, OWN_PREFIX, Session};
+use crate::{
+    control::{self, Advice, Freshness, Registered},
+    daemon::clock,
+    facts,
+    model::{NetworkName, Phase, Redeeming, Token},
+    plan,
+};
+
+/// When the server took the key.
+#[derive(Debug)]
+pub(super) enum Redeemed {
+    /// In an earlier attempt.
+    Earlier,
+    /// Now.
+    Just {
+        /// The networks that the server announced; `None` unless it speaks the extension.
+        networks: Option<BTreeSet<NetworkName>>,
+    },
+}
+
+impl Session {
+    /// Redeems the key that the membership is saved with.
+    ///
+    /// # Errors
+    /// [`MembershipError::Refused`] if the server says no; [`MembershipError::Unclear`] if it never said anything clear;
+    /// [`MembershipError::Rest`] if it could not be reached, in which case nothing was spent.
+    pub(super) async fn redeem(&mut self, port: NonZeroU16) -> Result<Redeemed, MembershipError> {
+        let Some(Redeeming { fingerprint, sent_at, token, attempts }) = self.membership.redeeming().cloned() else {
+            return Ok(Redeemed::Earlier);
+        };
+        if self.is_doubtful(&fingerprint) && self.was_counted(&fingerprint, sent_at).await? {
+            return Ok(Redeemed::Earlier);
+        }
+        if attempts == 0 {
+            self.note_baseline().await?;
+        }
+        let host = control::host(&self.membership, &facts::gather(&[OWN_PREFIX]), port);
+        let mut last = None;
+        for attempts in attempts + 1..=MAX_ATTEMPTS {
+            let first = self.note_sending(attempts)?;
+            let error = match self.rest.register(&token, &host).await {
+                Ok(Registered { networks, response }) => {
+                    if let Some(api) = control::server_facts(&response.server_config).api {
+                        self.rest.move_to(&api);
+                    }
+                    return Ok(Redeemed::Just { networks: networks.map(|names| names.into_iter().collect()) });
+                }
+                Err(error) => error,
+            };
+            if let Some(refusal) = error.refusal() {
+                self.forget_key(first, None)?;
+                let server = self.membership.server.clone();
+                return Err(MembershipError::Refused { attempts, fingerprint, refusal, server });
+            }
+            if !error.is_unclear() {
+                self.forget_key(first, Some((attempts - 1, sent_at)))?;
+                return Err(error.into());
+            }
+            tracing::warn!(error = %error, attempts, "no clear answer to the enrollment key");
+            last = Some(error);
+            if self.was_counted(&fingerprint, Some(clock::unix_seconds())).await? {
+                return Ok(Redeemed::Earlier);
+            }
+        }
+        let server = self.membership.server.clone();
+        Err(MembershipError::Unclear { attempts: MAX_ATTEMPTS.max(attempts), server, source: last })
+    }
+
+    /// How often the key on its way was sent.
+    pub(super) fn attempts(&self) -> u32 {
+        self.membership.redeeming().map_or(0, |redeeming| redeeming.attempts)
+    }
+
+    /// Puts a further key on its way; nothing is sent yet. Returns whether it was redeemed here before.
+    pub(super) fn take_up(&mut self, token: &Token) -> bool {
+        match &mut self.membership.phase {
+            Phase::Enrolled(enrolled) if enrolled.fingerprints.contains(&token.fingerprint()) => true,
+            Phase::Enrolled(enrolled) => {
+                enrolled.redeeming = Some(Redeeming::new(token));
+                false
+            }
+            Phase::Pending { .. } => false,
+        }
+    }
+
+    /// The server may know more of this host than was heard of: a new host was perhaps taken in, a further key counted.
+    fn is_doubtful(&self, fingerprint: &String) -> bool {
+        match self.membership.phase {
+            Phase::Enrolled(_) => self.membership.sent.contains(fingerprint),
+            Phase::Pending { .. } => !self.membership.sent.is_empty(),
+        }
+    }
+
+    /// Saves what a further key will be judged by: the networks that the host has before it is sent.
+    async fn note_baseline(&mut self) -> Result<(), MembershipError> {
+        if self.membership.enrolled().is_none() {
+            return Ok(());
+        }
+        self.authenticate().await?;
+        let now = self.pull(Freshness::Cached).await?;
+        if let Phase::Enrolled(enrolled) = &mut self.membership.phase {
+            enrolled.assignment = now;
+        }
+        Ok(())
+    }
+
+    /// Saves that the key is about to be sent; returns whether it never was before.
+    fn note_sending(&mut self, attempts: u32) -> Result<bool, MembershipError> {
+        let mut first = false;
+        if let Some(redeeming) = self.membership.redeeming_mut() {
+            redeeming.attempts = attempts;
+            redeeming.sent_at = Some(clock::unix_seconds());
+            let fingerprint = redeeming.fingerprint.clone();
+            first = self.membership.sent.insert(fingerprint);
+        }
+        self.hands.store.save(&self.membership)?;
+        // The interface's name is on disk now, for others who look for a free one.
+        self.naming = None;
+        Ok(first)
+    }
+
+    /// Notes that a key was refused, or with `unsent` that it never left and what was known of it before.
+    ///
+    /// A membership that no key can have made known to the server goes with it.
+    fn forget_key(&mut self, first: bool, unsent: Option<(u32, Option<u64>)>) -> Result<(), MembershipError> {
+        let Some(redeeming) = self.membership.redeeming_mut() else { return Ok(()) };
+        if let Some((attempts, sent_at)) = unsent {
+            redeeming.attempts = attempts;
+            redeeming.sent_at = sent_at;
+        }
+        let (fingerprint, attempts) = (redeeming.fingerprint.clone(), redeeming.attempts);
+        if first {
+            self.membership.sent.remove(&fingerprint);
+        }
+        match &mut self.membership.phase {
+            Phase::Enrolled(enrolled) if unsent.is_none() || attempts == 0 => enrolled.redeeming = None,
+            Phase::Pending { .. } if self.membership.sent.is_empty() => {
+                return Ok(self.hands.store.remove(&self.membership.server)?);
+            }
+            Phase::Enrolled(_) | Phase::Pending { .. } => {}
+        }
+        Ok(self.hands.store.save(&self.membership)?)
+    }
+
+    /// Asks whether a key that was sent at `sent_at` was counted, for as long as its request may still be on its way.
+    ///
+    /// # Errors
+    /// Those of asking, when there was no clear answer to the end: a server that cannot be asked is not sent the key.
+    async fn was_counted(&mut self, fingerprint: &str, sent_at: Option<u64>) -> Result<bool, MembershipError> {
+        let passed = sent_at.map_or(DOUBT, |at| Duration::from_secs(clock::unix_seconds().saturating_sub(at)));
+        let deadline = clock::now() + DOUBT.saturating_sub(passed);
+        let mut failures = 0;
+        loop {
+            let clear = match self.ask_whether_counted().await {
+                // Perhaps it was another key that the server counted: then this one is still to be shown.
+                Ok(true) => return Ok(self.membership.sent.contains(fingerprint)),
+                Ok(false) | Err(MembershipError::Deleted(_)) => Ok(()),
+                Err(MembershipError::Rest(error)) if error.advice() != Advice::Broken => Err(error.into()),
+                Err(error) => return Err(error),
+            };
+            if clock::now() >= deadline {
+                return clear.map(|()| false);
+            }
+            failures += 1;
+            sleep(plan::backoff(failures, 128, None).min(LONGEST_QUESTION_GAP)).await;
+        }
+    }
+
+    /// A new host was counted if the server knows it; one enrolled before, if its networks are not what they were.
+    async fn ask_whether_counted(&mut self) -> Result<bool, MembershipError> {
+        self.authenticate().await?;
+        if self.membership.enrolled().is_none() {
+            return Ok(true);
+        }
+        let now = self.pull(Freshness::Cached).await?;
+        Ok(now.nodes != self.assignment().nodes)
+    }
+}
+
+/// How long after an unclear answer the key is not sent again.
+const DOUBT: Duration = Duration::from_secs(30);
+
+const LONGEST_QUESTION_GAP: Duration = Duration::from_secs(3);
+
+const MAX_ATTEMPTS: u32 = 3;

@@ -1,0 +1,91 @@
+//! A join that changes nothing: what would happen, as far as it can be known without spending a use.
+
+use super::{Hands, JoinRequest, MembershipError, join, tunnel};
+use crate::{
+    control::{self, Freshness, Refusal},
+    facts,
+    link::{Link, Memory},
+    model::{Backend, InterfaceName, Membership, Server, Status, Token},
+    plan::{self, Change},
+};
+
+/// What a join would do.
+#[derive(Debug)]
+pub struct Rehearsal {
+    /// Who would carry the packets.
+    pub backend: Backend,
+    /// What would change on the interface; empty while the networks are unknown.
+    pub changes: Vec<Change>,
+    /// The interface that would be used.
+    pub interface: InterfaceName,
+    /// Whether a use of the key would be spent.
+    pub spends: Spending,
+    /// The server.
+    pub server: Server,
+    /// How the membership would look; `None` while the networks are unknown.
+    pub status: Option<Status>,
+}
+
+/// Whether redeeming would cost a use of the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spending {
+    /// The server knows the key; whether it is used up only a redemption tells.
+    Key,
+    /// This host is enrolled with it already.
+    Nothing,
+}
+
+/// Goes through a join without saving, spending or changing anything.
+///
+/// # Errors
+/// Those of a join, as far as they can be known beforehand; [`MembershipError::Refused`] if the server does not know
+/// the key.
+pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal, MembershipError> {
+    let (mut session, enrolled) = join::ready(hands, request).await?;
+    let backend = session.backend();
+    let interface = session.membership.interface.clone();
+    let server = session.membership.server.clone();
+    if !enrolled {
+        if let Some(token) = &request.token {
+            probe(hands, &session.membership, token).await?;
+        }
+        return Ok(Rehearsal { backend, changes: Vec::new(), interface, spends: Spending::Key, server, status: None });
+    }
+    session.authenticate().await?;
+    let assignment = session.pull(Freshness::Cached).await?;
+    let have = session.tunnel.observe().await?;
+    let changes = tunnel::changes(
+        &session.membership,
+        &assignment,
+        have.as_ref(),
+        &tunnel::surroundings(&session.membership, session.rest.remote()),
+    );
+    let mut imagined = Memory::with(have);
+    imagined.apply(&changes).await?;
+    let after = imagined.observe().await?;
+    let membership = session.imagine(assignment);
+    let status = plan::summarize(&membership, after.as_ref(), Some(backend), None);
+    Ok(Rehearsal { backend, changes, interface, spends: Spending::Nothing, server, status: Some(status) })
+}
+
+/// Asks whether the server knows the key: a protocol version that no server admits is refused after the key was looked
+/// up and before a use is spent (protocol page, "Order of checks").
+async fn probe(hands: &Hands, membership: &Membership, token: &Token) -> Result<(), MembershipError> {
+    let rest = hands.rest(membership)?;
+    let port = tunnel::listen_port(membership, None)?;
+    let host = control::inadmissible_host(membership, &facts::gather(&[]), port);
+    let Err(error) = rest.register(token.text(), &host).await else {
+        tracing::warn!(
+            "the server took the rehearsal for a registration: a use may be spent, and it knows a host without a name"
+        );
+        return Ok(());
+    };
+    match error.refusal() {
+        Some(Refusal::Version) => Ok(()),
+        Some(refusal) => {
+            let (fingerprint, server) = (token.fingerprint(), membership.server.clone());
+            Err(MembershipError::Refused { attempts: 1, fingerprint, refusal, server })
+        }
+        None => Err(error.into()),
+    }
+}
