@@ -36,6 +36,8 @@
 //! [`mock_server`] stands beside the layers: it uses `control::wire` and `control::seal` and nothing else of the agent.
 //! `tests/layers.rs` keeps the arrows pointing inward; `.clippy.toml` bans the clock outside `daemon::clock`.
 
+pub mod cli;
+pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod facts;

@@ -1,0 +1,317 @@
+//! Failures as the user sees them: what happened, what to do, and an exit code per class.
+
+use std::{error::Error, io::ErrorKind, process::ExitCode};
+
+use crate::{
+    config::ConfigError,
+    control::{Advice, CertificateProblem, Garbled, Refusal, RestError},
+    ipc::{self, IpcError},
+    link::LinkError,
+    membership::MembershipError,
+    store::StoreError,
+};
+
+/// The table in `--help`, the README and the tests.
+pub(super) const EXIT_CODES: &str = "\
+Exit codes:
+   0  done, or already enrolled with this key
+   1  another failure
+   2  wrong usage
+   3  not enrolled, or no agent serves
+   4  not permitted
+   5  key refused: malformed, unknown, expired, used up or disabled
+   6  the identity or the interface belongs to something else
+   7  enrolled, still waiting for a network
+  75  temporary: network, DNS, TLS, clock or server trouble; try again
+  78  configuration";
+
+/// Something that ends the command.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: u8,
+    hint: Option<String>,
+    message: String,
+}
+
+impl Failure {
+    /// A failure of no special class.
+    pub(super) fn other(message: impl Into<String>) -> Self {
+        Self { code: OTHER, hint: None, message: message.into() }
+    }
+
+    /// Wrong usage that only shows when everything is known.
+    pub(super) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code: USAGE, hint: Some(hint.into()), message: message.into() }
+    }
+
+    /// A failure that a serving agent reported.
+    pub(super) fn reported(failure: ipc::Failure) -> Self {
+        Self { code: failure.code, hint: None, message: failure.message }
+    }
+
+    /// Whether trying again may be enough.
+    pub(super) fn is_temporary(&self) -> bool {
+        self.code == TEMPORARY
+    }
+
+    /// Says in which step it happened.
+    pub(super) fn during(self, step: &str) -> Self {
+        Self { message: format!("could not {step}: {}", self.message), ..self }
+    }
+
+    /// What happened.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Says it: text on standard error, with `json` also an object on standard output.
+    pub(super) fn report(&self, json: bool) -> ExitCode {
+        let Self { code, hint, message } = self;
+        eprintln!("agent: {message}");
+        if let Some(hint) = hint {
+            eprintln!("  {hint}");
+        }
+        if json {
+            println!("{}", serde_json::json!({ "error": { "code": code, "hint": hint, "message": message } }));
+        }
+        ExitCode::from(*code)
+    }
+}
+
+/// Prints what clap says, without any key that was typed in the wrong place.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    if error.use_stderr() {
+        eprint!("{}", without_keys(&text));
+        return ExitCode::from(USAGE);
+    }
+    print!("{text}");
+    ExitCode::SUCCESS
+}
+
+/// Returns the exit code of a failure's class.
+pub(super) fn code(error: &MembershipError) -> u8 {
+    match error {
+        MembershipError::Assignment { .. }
+        | MembershipError::Host { .. }
+        | MembershipError::PortTaken(_)
+        | MembershipError::Stopped => OTHER,
+        MembershipError::Deleted(_)
+        | MembershipError::NotEnrolled
+        | MembershipError::NotInNetwork(_)
+        | MembershipError::NotServing(_) => NOT_ENROLLED,
+        MembershipError::Link(error) => link_code(error),
+        MembershipError::NoNetworks { .. } => WAITING,
+        MembershipError::Proof(_) | MembershipError::Refused { refusal: Refusal::Proof, .. } => FOREIGN,
+        MembershipError::Refused { .. } => REFUSED,
+        MembershipError::Rest(error) => rest_code(error),
+        MembershipError::Several => USAGE,
+        MembershipError::Store(error) => store_code(error),
+        MembershipError::TimedOut { .. } | MembershipError::Unclear { .. } => TEMPORARY,
+        MembershipError::Trust(_) => CONFIGURATION,
+    }
+}
+
+impl From<MembershipError> for Failure {
+    fn from(error: MembershipError) -> Self {
+        Self { code: code(&error), hint: hint(&error), message: chain(&error) }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let (code, hint) = match &error {
+            ConfigError::Token(_) => {
+                (REFUSED, "copy the whole key again, or ask your administrator for a new one".to_owned())
+            }
+            ConfigError::Permissive { path, .. } => (CONFIGURATION, format!("run `chmod 600 {}`", path.display())),
+            ConfigError::Homeless => (CONFIGURATION, "give --state-dir, or run as root".to_owned()),
+            ConfigError::Read { .. } | ConfigError::Invalid { .. } => {
+                (CONFIGURATION, "`agent join --help` lists the settings and their places".to_owned())
+            }
+        };
+        Self { code, hint: Some(hint), message: chain(&error) }
+    }
+}
+
+impl From<IpcError> for Failure {
+    fn from(error: IpcError) -> Self {
+        let (code, hint) = match &error {
+            IpcError::Socket { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                (DENIED, "run as root, or as the user who may enter that folder; --runtime-dir chooses another")
+            }
+            IpcError::Socket { source, .. } if source.kind() == ErrorKind::TimedOut => {
+                (TEMPORARY, "the agent is busy with its server; try again")
+            }
+            IpcError::Socket { .. } => (OTHER, "give --runtime-dir a folder that this user can write to"),
+            IpcError::Taken(_) => (OTHER, "`agent status` shows it; stop that agent first"),
+        };
+        Self { code, hint: Some(hint.to_owned()), message: chain(&error) }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        MembershipError::from(error).into()
+    }
+}
+
+fn link_code(error: &LinkError) -> u8 {
+    match error {
+        LinkError::Denied { .. } => DENIED,
+        LinkError::Taken(_) => FOREIGN,
+        LinkError::Absent | LinkError::Failed { .. } | LinkError::NoTun => OTHER,
+    }
+}
+
+fn rest_code(error: &RestError) -> u8 {
+    match error.advice() {
+        Advice::RetryAfter(_) => TEMPORARY,
+        Advice::Denied => FOREIGN,
+        Advice::Gone => NOT_ENROLLED,
+        Advice::Broken => OTHER,
+    }
+}
+
+fn store_code(error: &StoreError) -> u8 {
+    let source = match error {
+        StoreError::Read { source, .. } | StoreError::Write { source, .. } => source,
+        StoreError::Busy { .. } | StoreError::Corrupt { .. } | StoreError::Newer { .. } => return OTHER,
+    };
+    if source.kind() == ErrorKind::PermissionDenied { DENIED } else { OTHER }
+}
+
+fn hint(error: &MembershipError) -> Option<String> {
+    let text = match error {
+        MembershipError::Assignment { .. } => "nothing was changed; tell the administrator of the server",
+        MembershipError::Deleted(server) => {
+            return Some(format!("run `agent leave --server {server}`, then join again to enroll as a new host"));
+        }
+        MembershipError::Host { .. } => return None,
+        MembershipError::Link(error) => return link_hint(error),
+        MembershipError::NoNetworks { .. } => {
+            "the key is redeemed; an administrator may have to approve this host. Run `agent join` again to go on waiting"
+        }
+        MembershipError::NotEnrolled => "run `agent join <key>`",
+        MembershipError::NotInNetwork(_) => "`agent status` lists its networks",
+        MembershipError::NotServing(_) => "run `agent join` to serve it",
+        MembershipError::PortTaken(_) => "nothing was sent; choose another with --port, or stop whoever has it",
+        MembershipError::Stopped => "run `agent join` again: it goes on where it stopped",
+        MembershipError::Proof(_) => "this identity is used by another host; run `agent leave`, then join as a new one",
+        MembershipError::Refused { refusal, .. } => match refusal {
+            Refusal::Posture => "ask your administrator which requirement this device does not meet",
+            Refusal::Proof => "run `agent leave`, then join again as a new host",
+            Refusal::Version => "update the agent",
+            Refusal::Disabled | Refusal::NoNetworks | Refusal::Unknown | Refusal::Unreadable | Refusal::UsedUp => {
+                "ask your administrator for a new key, then run `agent join <key>` again"
+            }
+        },
+        MembershipError::Rest(error) => return rest_hint(error),
+        MembershipError::Several => "say which one with --server",
+        MembershipError::Store(error) => return Some(store_hint(error)),
+        MembershipError::TimedOut { .. } => {
+            "run `agent join` again: it goes on where it stopped; --timeout waits longer"
+        }
+        MembershipError::Trust(_) => "give the server's certificate authority with --ca-file",
+        MembershipError::Unclear { .. } => {
+            "run `agent join` again later: it asks the server first whether the key was counted"
+        }
+    };
+    Some(text.to_owned())
+}
+
+fn link_hint(error: &LinkError) -> Option<String> {
+    let text = match error {
+        LinkError::Absent => "leave out `--backend kernel`, or load the wireguard module",
+        LinkError::Denied { .. } => "run as root, or with the capability CAP_NET_ADMIN and access to /dev/net/tun",
+        LinkError::Failed { .. } => return None,
+        LinkError::NoTun => "load the tun module, or give the container /dev/net/tun",
+        LinkError::Taken(_) => "choose another name with --interface, or remove that interface",
+    };
+    Some(text.to_owned())
+}
+
+fn rest_hint(error: &RestError) -> Option<String> {
+    let text = match error {
+        RestError::Certificate { problem, .. } => match problem {
+            CertificateProblem::NotYetValid => "nothing was sent; set this machine's clock and try again",
+            CertificateProblem::Expired => {
+                "nothing was sent; check this machine's clock, then the server's certificate"
+            }
+            CertificateProblem::Name => {
+                "nothing was sent; the key may name the server wrongly, or this is another server"
+            }
+            CertificateProblem::Untrusted | CertificateProblem::Other => {
+                "nothing was sent; a server with a private certificate authority needs --ca-file"
+            }
+        },
+        RestError::Connect { .. } | RestError::Tls { .. } => {
+            "nothing was sent; check the network and that the server runs, then try again"
+        }
+        RestError::Garbled { what: Garbled::Html, .. } => "a proxy or login page may be in the way; try again",
+        RestError::Resolve(_) => "nothing was sent; check the network, the DNS servers and the key",
+        RestError::Garbled { .. } | RestError::Interrupted { .. } | RestError::Timeout(_) => "try again",
+        RestError::Status { status: 404, .. } => "the key may name a server that is no enrollment server",
+        RestError::Status { .. } => "try again later; if it stays, tell the administrator of the server",
+        RestError::Encode(_) | RestError::Setup { .. } => return None,
+    };
+    Some(text.to_owned())
+}
+
+fn store_hint(error: &StoreError) -> String {
+    let text = match error {
+        StoreError::Busy { .. } => "`agent status` shows it; stop that agent first",
+        StoreError::Corrupt { path, .. } => {
+            let folder = path.parent().unwrap_or(path).display();
+            return format!("restore it from a backup, or remove {folder} to enroll again as a new host");
+        }
+        StoreError::Newer { .. } => "run the newer agent that wrote it",
+        StoreError::Read { .. } | StoreError::Write { .. } => {
+            "run as the user the state belongs to, or give --state-dir"
+        }
+    };
+    text.to_owned()
+}
+
+/// The message and its causes, once each.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Replaces words that look like a key: base64 of `{"`.
+fn without_keys(text: &str) -> String {
+    let is_key = |word: &str| word.trim_start_matches(['\'', '"', '<', '[']).starts_with("eyJ") && word.len() > 20;
+    let words = text.split_inclusive(char::is_whitespace);
+    words.map(|word| if is_key(word) { "(key) " } else { word }).collect()
+}
+
+const OTHER: u8 = 1;
+const USAGE: u8 = 2;
+const NOT_ENROLLED: u8 = 3;
+const DENIED: u8 = 4;
+const REFUSED: u8 = 5;
+const FOREIGN: u8 = 6;
+const WAITING: u8 = 7;
+const TEMPORARY: u8 = 75;
+const CONFIGURATION: u8 = 78;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_typed_in_the_wrong_place_is_not_repeated() {
+        let text = "error: unrecognized subcommand 'eyJzZXJ2ZXIiOiJhcGkubm0uZXhhbXBsZS5uZXQi'\n\nUsage: agent";
+
+        assert_eq!(without_keys(text), "error: unrecognized subcommand (key) \nUsage: agent");
+    }
+}

@@ -1,0 +1,64 @@
+//! What the command line, and with it the environment, can say.
+
+use std::{num::NonZeroU16, path::PathBuf};
+
+use serde::Deserialize;
+
+use crate::model::{Backend, InterfaceName, Secret};
+
+/// Settings that flags, environment and file all know.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
+pub struct Flags {
+    /// WireGuard implementation, instead of the kernel's if there is one
+    #[arg(long, env = "ENROLL_AGENT_BACKEND", value_name = "kernel|userspace")]
+    pub backend: Option<Backend>,
+    /// Trust this PEM certificate authority alone for the enrollment server
+    #[arg(long, env = "ENROLL_AGENT_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Public address that peers can reach, and its port if another than the listen port
+    #[arg(long, env = "ENROLL_AGENT_ENDPOINT", value_name = "IP[:PORT]")]
+    pub endpoint: Option<String>,
+    /// Name of the WireGuard interface [default: enroll0, or the next free number]
+    #[arg(long, env = "ENROLL_AGENT_INTERFACE", value_name = "NAME")]
+    pub interface: Option<InterfaceName>,
+    /// Largest packet on the interface in bytes, 1280 to 9000 [default: the server's, else 1420]
+    #[arg(long, env = "ENROLL_AGENT_MTU", value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1280..=9000))]
+    pub mtu: Option<u16>,
+    /// Name shown to the administrator [default: the machine's host name]
+    #[arg(long, env = "ENROLL_AGENT_NAME")]
+    pub name: Option<String>,
+    /// UDP port to listen on [default: 51821 or the next free one; the server may change it]
+    #[arg(long, env = "ENROLL_AGENT_PORT")]
+    pub port: Option<NonZeroU16>,
+    /// Seconds a join may take [default: 120]
+    #[arg(long, env = "ENROLL_AGENT_TIMEOUT", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub timeout: Option<u32>,
+}
+
+/// Where things are.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Places {
+    /// Configuration file [default: /etc/enroll-agent/agent.toml; not root: the XDG configuration folder]
+    #[arg(long, global = true, env = "ENROLL_AGENT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder for sockets [default: /run/enroll-agent; not root: the XDG runtime folder]
+    #[arg(long, global = true, env = "ENROLL_AGENT_RUNTIME_DIR", value_name = "DIR")]
+    pub runtime_dir: Option<PathBuf>,
+    /// Folder for memberships [default: /var/lib/enroll-agent; not root: the XDG state folder]
+    #[arg(long, global = true, env = "ENROLL_AGENT_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Where the enrollment key comes from.
+#[derive(Clone, Debug, Default)]
+pub struct KeyFlags {
+    /// Inherited descriptor of a key that was an argument before the re-execution that hides it.
+    pub argument_fd: Option<i32>,
+    /// Path given with `--key-file` or in the environment.
+    pub file: Option<PathBuf>,
+    /// The key itself, or `-`.
+    pub key: Option<Secret>,
+    /// Inherited descriptor of a key that was in the environment before.
+    pub variable_fd: Option<i32>,
+}

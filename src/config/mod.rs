@@ -1,0 +1,356 @@
+//! Settings: flags go before the environment, the environment before `agent.toml`, that before the defaults.
+//!
+//! This is the only reader of the environment. `clap` reads the variables named in [`Flags`].
+
+#![expect(clippy::disallowed_methods, reason = "the only reader of the environment")]
+
+mod flags;
+
+use std::{
+    env, fs,
+    io::{self, Read},
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use directories::ProjectDirs;
+use nix::unistd;
+use zeroize::Zeroizing;
+
+pub use self::flags::{Flags, KeyFlags, Places};
+use crate::model::{Backend, InterfaceName, Overrides, Secret, Token, TokenError};
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not root, and no home folder to keep state in.
+    #[error("cannot tell where to keep state: no home folder")]
+    Homeless,
+    /// The configuration file is not what it should be.
+    #[error("configuration file {path} is wrong: {message}")]
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// What the parser says, without the text of the line.
+        message: String,
+    },
+    /// A file with a secret can be read by others.
+    #[error("{path} holds a key and can be read by others (mode {mode:o})")]
+    Permissive {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The key itself is malformed.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+/// Everything decided.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `None` picks the kernel if it has WireGuard.
+    pub backend: Option<Backend>,
+    /// `None` takes the saved interface, else the first free `enrollN`.
+    pub interface: Option<InterfaceName>,
+    /// Settings of the membership that were given now.
+    pub overrides: Overrides,
+    /// Folder for sockets.
+    pub runtime_dir: PathBuf,
+    /// Folder for memberships.
+    pub state_dir: PathBuf,
+    /// How long a join may take.
+    pub timeout: Duration,
+    key: Option<Secret>,
+    key_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Puts flags, environment, file and defaults together.
+    pub fn load(places: &Places, flags: &Flags) -> Result<Self, ConfigError> {
+        let folders = Folders::of_this_process(places)?;
+        let path = places.config.clone().unwrap_or(folders.config);
+        let file = read_file(&path, places.config.is_some())?;
+        let File { flags: saved, key, path_of_key: key_file } = file;
+        let endpoint = flags.endpoint.clone().or(saved.endpoint);
+        let listen_port = flags.port.or(saved.port);
+        let wrong = |message: &str| ConfigError::Invalid { path: path.clone(), message: message.to_owned() };
+        let endpoint = match endpoint {
+            Some(text) => Some(parse_endpoint(&text, listen_port).ok_or_else(|| ConfigError::Invalid {
+                path: "--endpoint".into(),
+                message: format!("{text:?} is not IP or IP:PORT"),
+            })?),
+            None => None,
+        };
+        // Saved with the membership, so it has to mean the same from every folder.
+        let ca_file = flags.ca_file.clone().or(saved.ca_file).map(absolute).transpose()?;
+        let mtu = flags.mtu.or(saved.mtu);
+        if mtu.is_some_and(|mtu| !(1280..=9000).contains(&mtu)) {
+            return Err(wrong("mtu must be 1280 to 9000"));
+        }
+        let timeout = flags.timeout.or(saved.timeout).unwrap_or(120);
+        Ok(Self {
+            backend: flags.backend.or(saved.backend),
+            interface: flags.interface.clone().or(saved.interface),
+            key,
+            key_file,
+            overrides: Overrides { ca_file, endpoint, listen_port, mtu, name: flags.name.clone().or(saved.name) },
+            runtime_dir: absolute(folders.runtime)?,
+            state_dir: absolute(folders.state)?,
+            timeout: Duration::from_secs(timeout.into()),
+        })
+    }
+
+    /// Finds and parses the enrollment key; `None` when nobody gave one.
+    ///
+    /// In this order: command line (or standard input for `-`), `--key-file` and its variable, [`KEY_VARIABLE`], the systemd credential
+    /// `enroll-agent.key`, `key` and `key_file` of the configuration file.
+    pub fn token(&self, flags: &KeyFlags) -> Result<Option<Token>, ConfigError> {
+        if let Some(fd) = flags.argument_fd {
+            return read_hidden(fd).map(Some);
+        }
+        if let Some(key) = &flags.key {
+            if key.expose() != "-" {
+                return Ok(Some(key.expose().parse()?));
+            }
+            let mut text = Zeroizing::new(String::new());
+            let read = io::stdin().lock().take(MAX_KEY_FILE).read_to_string(&mut text);
+            read.map_err(|source| ConfigError::Read { path: "standard input".into(), source })?;
+            return Ok(Some(text.parse()?));
+        }
+        if let Some(path) = &flags.file {
+            refuse_permissive(path)?;
+            return Ok(Some(read_secret(path)?.parse()?));
+        }
+        if let Some(fd) = flags.variable_fd {
+            return read_hidden(fd).map(Some);
+        }
+        // Still there only where it could not be hidden.
+        if let Some(key) = key_variable() {
+            return Ok(Some(key.expose().parse()?));
+        }
+        let credential =
+            env::var_os("CREDENTIALS_DIRECTORY").map(|folder| PathBuf::from(folder).join("enroll-agent.key"));
+        if let Some(path) = credential.filter(|path| path.exists()) {
+            return Ok(Some(read_secret(&path)?.parse()?));
+        }
+        if let Some(key) = &self.key {
+            return Ok(Some(key.expose().parse()?));
+        }
+        match &self.key_file {
+            Some(path) => {
+                refuse_permissive(path)?;
+                Ok(Some(read_secret(path)?.parse()?))
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+/// Name of the variable that carries a key; its value never stays in the environment.
+pub const KEY_VARIABLE: &str = "ENROLL_AGENT_KEY";
+
+/// Name of the variable that tells the number of the memory file a key on the command line was moved to.
+pub const KEY_FD_VARIABLE: &str = "ENROLL_AGENT_KEY_FD";
+
+/// The same for a key in the environment.
+pub const VARIABLE_FD_VARIABLE: &str = "ENROLL_AGENT_VARIABLE_FD";
+
+/// Returns the key that came by environment; `None` if [`KEY_VARIABLE`] is unset or empty.
+pub fn key_variable() -> Option<Secret> {
+    let value = env::var_os(KEY_VARIABLE)?.into_string().ok()?;
+    (!value.is_empty()).then(|| Secret::from(value))
+}
+
+/// Returns the log filter that the environment asks for.
+pub fn log_filter() -> Option<String> {
+    env::var_os("ENROLL_AGENT_LOG")?.into_string().ok()
+}
+
+struct Folders {
+    config: PathBuf,
+    runtime: PathBuf,
+    state: PathBuf,
+}
+
+impl Folders {
+    /// Flags first, then what systemd made for the unit, then root's folders or the user's.
+    fn of_this_process(places: &Places) -> Result<Self, ConfigError> {
+        let systemd = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let state = places.state_dir.clone().or_else(|| systemd("STATE_DIRECTORY"));
+        let runtime = places.runtime_dir.clone().or_else(|| systemd("RUNTIME_DIRECTORY"));
+        if unistd::geteuid().is_root() {
+            return Ok(Self {
+                config: "/etc/enroll-agent/agent.toml".into(),
+                runtime: runtime.unwrap_or_else(|| "/run/enroll-agent".into()),
+                state: state.unwrap_or_else(|| "/var/lib/enroll-agent".into()),
+            });
+        }
+        let home = ProjectDirs::from("", "", "enroll-agent").ok_or(ConfigError::Homeless)?;
+        let own_state = home.state_dir().unwrap_or(home.data_local_dir()).to_owned();
+        let own_runtime = home.runtime_dir().map_or_else(|| own_state.join("run"), Path::to_owned);
+        Ok(Self {
+            config: home.config_dir().join("agent.toml"),
+            runtime: runtime.unwrap_or(own_runtime),
+            state: state.unwrap_or(own_state),
+        })
+    }
+}
+
+#[derive(Default)]
+struct File {
+    flags: Flags,
+    key: Option<Secret>,
+    path_of_key: Option<PathBuf>,
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path).map_err(|source| ConfigError::Read { path: "the current folder".into(), source })
+}
+
+const MAX_KEY_FILE: u64 = 64 << 10;
+
+fn read_file(path: &Path, required: bool) -> Result<File, ConfigError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => return Ok(File::default()),
+        Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+    };
+    let wrong = |message: &str| ConfigError::Invalid { path: path.to_owned(), message: message.to_owned() };
+    // The parser's own rendering quotes the line, which may hold the key.
+    let mut table: toml::Table = toml::from_str(&text).map_err(|error| wrong(error.message()))?;
+    let mut text = |name: &str| match table.remove(name) {
+        None => Ok(None),
+        Some(toml::Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(wrong(&format!("{name} must be a text"))),
+    };
+    let key = text("key")?.map(Secret::from);
+    let path_of_key = text("key_file")?.map(PathBuf::from);
+    if key.is_some() {
+        refuse_permissive(path)?;
+    }
+    let flags = table.try_into().map_err(|error: toml::de::Error| wrong(error.message()))?;
+    Ok(File { flags, key, path_of_key })
+}
+
+/// A key that the group or everybody can read is not a secret.
+fn refuse_permissive(path: &Path) -> Result<(), ConfigError> {
+    let metadata = fs::metadata(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.is_file() && mode & 0o077 != 0 {
+        return Err(ConfigError::Permissive { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+/// Reads a hidden key and lets go of it.
+fn read_hidden(fd: i32) -> Result<Token, ConfigError> {
+    let text = read_secret(Path::new(&format!("/proc/self/fd/{fd}")))?;
+    nix::unistd::close(fd)
+        .map_err(|error| ConfigError::Read { path: "the hidden key".into(), source: error.into() })?;
+    Ok(text.parse()?)
+}
+
+fn read_secret(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
+    let read = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut text = Zeroizing::new(String::new());
+    fs::File::open(path).map_err(read)?.take(MAX_KEY_FILE).read_to_string(&mut text).map_err(read)?;
+    Ok(text)
+}
+
+/// Port 0 stands for "the listen port".
+fn parse_endpoint(text: &str, listen_port: Option<NonZeroU16>) -> Option<SocketAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    match bare.parse::<IpAddr>() {
+        Ok(ip) => Some(SocketAddr::new(ip, listen_port.map_or(0, NonZeroU16::get))),
+        Err(_) => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_may_leave_its_port_to_the_listen_port() {
+        let port = NonZeroU16::new(51830);
+
+        assert_eq!(parse_endpoint("192.0.2.7", port), "192.0.2.7:51830".parse().ok());
+        assert_eq!(parse_endpoint("192.0.2.7:7000", port), "192.0.2.7:7000".parse().ok());
+        assert_eq!(parse_endpoint("2001:db8::7", None), "[2001:db8::7]:0".parse().ok());
+        assert_eq!(parse_endpoint("[2001:db8::7]:9", None), "[2001:db8::7]:9".parse().ok());
+        assert_eq!(parse_endpoint("example.net:9", None), None);
+    }
+
+    #[test]
+    fn relative_folders_are_those_of_the_current_one() {
+        let places = Places { config: None, runtime_dir: Some("run".into()), state_dir: Some("state".into()) };
+        let flags = Flags { ca_file: Some("ca.pem".into()), ..Flags::default() };
+
+        let config = Config::load(&places, &flags).unwrap();
+
+        let here = env::current_dir().unwrap();
+        assert_eq!((config.runtime_dir, config.state_dir), (here.join("run"), here.join("state")));
+        assert_eq!(config.overrides.ca_file, Some(here.join("ca.pem")));
+    }
+
+    #[test]
+    fn a_wrong_file_is_named_and_its_text_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        fs::write(&path, "key = \"SECRET\"\nports = 7\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+
+        let Err(error) = read_file(&path, true) else { panic!("a wrong field was accepted") };
+
+        assert!(error.to_string().contains("agent.toml"), "{error}");
+        assert!(!format!("{error:?}").contains("SECRET"), "{error:?}");
+    }
+
+    #[test]
+    fn the_packaged_example_names_real_settings() {
+        let example = include_str!("../../packaging/agent.toml");
+        let is_setting = |line: &&str| line.starts_with('#') && line.contains(" = ") && !line.starts_with("# ");
+        let settings: Vec<_> = example.lines().filter(is_setting).map(|line| &line[1..]).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        fs::write(&path, settings.join("\n")).unwrap();
+
+        let file = read_file(&path, true).unwrap();
+
+        assert_eq!(settings.len(), 9);
+        assert_eq!(file.flags.port, NonZeroU16::new(51821));
+        assert!(file.path_of_key.is_some());
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        fs::write(&path, "key = \"SECRET\"\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+
+        assert!(matches!(read_file(&path, true), Err(ConfigError::Permissive { mode: 0o640, .. })));
+    }
+
+    #[test]
+    fn only_a_default_file_may_be_missing() {
+        let path = Path::new("/nonexistent/agent.toml");
+
+        assert!(read_file(path, false).is_ok());
+        assert!(matches!(read_file(path, true), Err(ConfigError::Read { .. })));
+    }
+}
