@@ -1,0 +1,20 @@
+//! The agent end to end: the real program in network namespaces, against the bundled server over real TLS.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod join;
+mod lasting;
+mod leave;
+mod refused;
+mod world;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut cases = join::cases();
+    cases.extend(lasting::cases());
+    cases.extend(leave::cases());
+    cases.extend(refused::cases());
+    lab::trials(cases)
+}

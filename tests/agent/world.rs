@@ -1,0 +1,141 @@
+//! A server in the hub, and agents in nodes.
+
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use enroll_agent::mock_server::{Handle, NewKey, NewNetwork, Options, start};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::lab::{Exit, Lab, Node, Output, Process, Program};
+
+/// A server in the lab's hub, with two networks: `plant-a` (IPv4) and `office` (both families).
+pub(crate) struct World {
+    pub(crate) server: Handle,
+    pub(crate) folder: TempDir,
+}
+
+impl World {
+    pub(crate) fn new(lab: &Lab) -> Result<Self> {
+        Self::with(lab, Options::default())
+    }
+
+    pub(crate) fn with(lab: &Lab, options: Options) -> Result<Self> {
+        let listener = TcpListener::bind((Lab::V4, 0))?;
+        let server = lab.block_on(start(listener, options))?;
+        let folder = tempfile::tempdir()?;
+        fs::write(folder.path().join("ca.pem"), server.ca_pem())?;
+        fs::write(folder.path().join("agent.toml"), "")?;
+        let networks =
+            [("plant-a", Some("10.101.0.0/16"), None), ("office", Some("10.202.0.0/24"), Some("fd00:202::/64"))];
+        for (name, range4, range6) in networks {
+            let range4 = range4.map(str::parse).transpose()?;
+            let range6 = range6.map(str::parse).transpose()?;
+            server.create_network(&NewNetwork { name: name.to_owned(), range4, range6 })?;
+        }
+        Ok(Self { server, folder })
+    }
+
+    /// Creates a key for `networks` that `uses` hosts may redeem; returns the token.
+    pub(crate) fn key(&self, name: &str, networks: &[&str], uses: u32) -> Result<String> {
+        let key = self.server.create_key(NewKey { uses: Some(uses), unlimited: false, ..new_key(name, networks) })?;
+        Ok(key.token.expose().to_owned())
+    }
+
+    /// The uses that a key has left.
+    pub(crate) fn uses_left(&self, name: &str) -> Result<i64> {
+        let keys = self.server.keys()?;
+        let named = |names: &Option<Vec<String>>| names.iter().flatten().any(|other| other == name);
+        Ok(keys.iter().find(|key| named(&key.names)).context("no such key")?.uses_remaining)
+    }
+
+    /// A command of the agent in `node`, with folders of its own.
+    pub(crate) fn agent(&self, node: &Node, arguments: &[&str]) -> Program {
+        let own = self.own(node);
+        Program::new(env!("CARGO_BIN_EXE_agent"))
+            .args(arguments)
+            .env("ENROLL_AGENT_CA_FILE", self.folder.path().join("ca.pem"))
+            .env("ENROLL_AGENT_CONFIG", self.folder.path().join("agent.toml"))
+            .env("ENROLL_AGENT_NAME", &node.name)
+            .env("ENROLL_AGENT_RUNTIME_DIR", own.join("run"))
+            .env("ENROLL_AGENT_STATE_DIR", own.join("state"))
+    }
+
+    /// Starts `agent join` in `node` with `token`, reachable at the node's address.
+    pub(crate) fn start_join(&self, node: &Node, token: &str, more: &[&str]) -> Result<Process> {
+        // A key file, so that most tests run as most users should.
+        fs::create_dir_all(self.own(node))?;
+        let file = self.own(node).join("enroll.key");
+        fs::write(&file, token)?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        let endpoint = node.v4.to_string();
+        let program = self.agent(node, &["join", "--json", "--endpoint", &endpoint]);
+        node.spawn(program.arg("--key-file").arg(file).args(more))
+    }
+
+    /// Joins and waits for the result; the process goes on serving.
+    pub(crate) fn join(&self, node: &Node, token: &str, more: &[&str]) -> Result<(Process, Value)> {
+        let process = self.start_join(node, token, more)?;
+        let result = process.json(JOINED)?;
+        ensure!(result.get("error").is_none(), "join failed: {result}");
+        Ok((process, result))
+    }
+
+    /// Runs a command of the agent to its end.
+    pub(crate) fn run(&self, node: &Node, arguments: &[&str]) -> Result<Output> {
+        node.run(self.agent(node, arguments), DONE)
+    }
+
+    /// The memberships saved in `node`, as JSON.
+    pub(crate) fn saved(&self, node: &Node) -> Result<Vec<Value>> {
+        let Ok(entries) = fs::read_dir(self.own(node).join("state")) else { return Ok(Vec::new()) };
+        let mut saved = Vec::new();
+        for entry in entries {
+            let file = entry?.path().join("membership.json");
+            if file.exists() {
+                saved.push(serde_json::from_str(&fs::read_to_string(file)?)?);
+            }
+        }
+        Ok(saved)
+    }
+
+    fn own(&self, node: &Node) -> PathBuf {
+        self.folder.path().join(&node.name)
+    }
+}
+
+/// An unlimited key.
+pub(crate) fn new_key(name: &str, networks: &[&str]) -> NewKey {
+    NewKey {
+        name: name.to_owned(),
+        networks: networks.iter().map(|name| (*name).to_owned()).collect(),
+        uses: None,
+        expiration: None,
+        unlimited: true,
+        groups: Vec::new(),
+        relay: None,
+        auto_assign_gateway: false,
+    }
+}
+
+/// The overlay address of a join's result in `network`, without its prefix length.
+pub(crate) fn address(result: &Value, network: &str, index: usize) -> Result<std::net::IpAddr> {
+    let text = result["networks"][network]["addresses"][index].as_str().context("no such address")?;
+    Ok(text.parse::<ipnet::IpNet>()?.addr())
+}
+
+/// Checks a command's end: its exit code, and a text in what it says.
+pub(crate) fn ended_with(output: &Output, code: i32, text: &str) {
+    let said = output.stderr.join("\n");
+    assert_eq!(output.exit, Some(Exit::Code(code)), "{said}");
+    assert!(said.contains(text), "{said:?} does not say {text:?}");
+}
+
+/// A join takes milliseconds, on a busy machine seconds.
+pub(crate) const JOINED: Duration = Duration::from_secs(30);
+
+/// Any other command.
+pub(crate) const DONE: Duration = Duration::from_secs(60);
+
+/// A change that the agent notices by pulling.
+pub(crate) const NOTICED: Duration = Duration::from_secs(30);
