@@ -321,7 +321,10 @@ impl Session {
         let port = tunnel::listen_port(&self.membership, have.as_ref())?;
         let update = control::check_in(&self.membership, &facts::gather(&[OWN_PREFIX]), port);
         let host_id = self.membership.identity.host_id;
-        self.call(async |rest| rest.update(host_id, &update).await).await
+        self.call(async |rest| rest.update(host_id, &update).await).await?;
+        // A relay that the server could not name before may have a name by now.
+        self.name_relays().await;
+        Ok(())
     }
 
     /// Tells the server settings that it takes from an update alone: name, MTU, fixed port.
