@@ -2,6 +2,10 @@
 
 #[path = "mock_server/admin.rs"]
 mod admin;
+#[path = "mock_server/broker.rs"]
+mod broker;
+#[path = "mock_server/scenario.rs"]
+mod scenario;
 
 use std::{
     fs,
@@ -32,12 +36,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Read the audit trail of a running server.
+    #[command(subcommand)]
+    Audit(admin::Audit),
     /// Manage enrollment keys on a running server.
     #[command(subcommand)]
     Key(admin::Key),
     /// Manage networks on a running server.
     #[command(subcommand)]
     Network(admin::NetworkCommand),
+    /// Play a scenario to a client, and report what it did.
+    Scenario(Box<scenario::ScenarioArguments>),
     /// Serve devices and administrators until a signal ends it.
     Serve(Box<Serve>),
 }
@@ -68,6 +77,11 @@ struct Serve {
     /// Network to create if it is not there.
     #[arg(long = "network", value_name = "NAME=CIDR[,CIDR6]")]
     networks: Vec<NetworkArgument>,
+    #[command(flatten)]
+    broker: broker::BrokerArguments,
+    /// Check and list keys as the real server does; their values are stored and listed then.
+    #[arg(long)]
+    netmaker_compat: bool,
 }
 
 #[derive(Clone)]
@@ -109,14 +123,27 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Audit(command) => admin::audit(command).await,
         Command::Key(command) => admin::key(command).await,
         Command::Network(command) => admin::network(command).await,
+        Command::Scenario(arguments) => scenario::scenario(*arguments).await,
         Command::Serve(serve) => self::serve(*serve).await,
     }
 }
 
 async fn serve(serve: Serve) -> anyhow::Result<()> {
-    let Serve { listen, api, store, tls_dir, tls_names, master_key_file, server_name, networks } = serve;
+    let Serve {
+        listen,
+        api,
+        store,
+        tls_dir,
+        tls_names,
+        master_key_file,
+        server_name,
+        networks,
+        broker,
+        netmaker_compat,
+    } = serve;
     let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
     let (mut end, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let made_up = tls_dir.as_deref().map(|dir| dir.join("master.key"));
@@ -131,6 +158,8 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
         store: store.map_or(Store::Memory, Store::File),
         tls: Tls { dir: tls_dir.clone(), names: tls_names, ..Tls::default() },
         master_key,
+        broker: broker.broker()?,
+        netmaker_compat,
         record_requests: false,
         ..Options::default()
     };
@@ -162,6 +191,9 @@ fn create_networks(handle: &Handle, networks: &[NetworkArgument]) -> anyhow::Res
 fn print_summary(handle: &Handle, tls_dir: Option<&Path>, master_key_file: Option<&Path>) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "url: https://{}", handle.api())?;
+    if let Some(url) = handle.broker_url() {
+        writeln!(out, "broker: {url}")?;
+    }
     match tls_dir {
         Some(dir) => writeln!(out, "ca-file: {}", dir.join("ca.pem").display())?,
         None => write!(out, "ca:\n{}", handle.ca_pem())?,
@@ -170,8 +202,13 @@ fn print_summary(handle: &Handle, tls_dir: Option<&Path>, master_key_file: Optio
         Some(path) => writeln!(out, "master-key-file: {}", path.display())?,
         None => writeln!(out, "master-key: {}", handle.master_key())?,
     }
-    for network in handle.networks()? {
-        writeln!(out, "key {}: {}", network.name, handle.default_key(&network.name)?.expose())?;
+    let keys = handle.keys()?;
+    for key in keys.iter().filter(|key| key.is_default) {
+        let name = key.names.iter().flatten().next().map_or("", String::as_str);
+        match handle.default_key(name) {
+            Ok(token) => writeln!(out, "key {name}: {}", token.expose())?,
+            Err(_) => writeln!(out, "key-id {name}: {} (rotate it to see a token)", key.id)?,
+        }
     }
     Ok(out.flush()?)
 }

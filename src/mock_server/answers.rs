@@ -2,15 +2,16 @@
 
 use axum::{
     body::Body,
-    extract::FromRequestParts,
-    http::{HeaderMap, header, request::Parts},
+    extract::{self, FromRequestParts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use super::{
-    keys::describe,
+    audit::Actor,
+    parse,
     refusal::Refusal,
     secrets::{Claims, same},
     server::Server,
@@ -32,6 +33,12 @@ pub(super) fn wrapped<T: Serialize>(message: impl Into<String>, response: Option
     json(&Success { code: 200, message: message.into(), response })
 }
 
+/// What is not refused, and done in the background by the real server.
+pub(super) fn accepted(message: String) -> Response {
+    let answer = json(&Success::<()> { code: 202, message, response: None });
+    (StatusCode::ACCEPTED, answer).into_response()
+}
+
 /// 200 with nothing in it.
 pub(super) fn empty() -> Response {
     Response::new(Body::empty())
@@ -39,12 +46,12 @@ pub(super) fn empty() -> Response {
 
 /// The router's answer to a path that is none.
 pub(super) async fn no_page() -> Response {
-    (axum::http::StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, TEXT)], "404 page not found\n").into_response()
+    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, TEXT)], "404 page not found\n").into_response()
 }
 
 /// Reads a body; an empty one is an error, as in Go.
 pub(super) fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    serde_json::from_slice(bytes).map_err(|error| Refusal::bad_request(describe(&error)))
+    parse::object(bytes).map_err(Refusal::bad_request)
 }
 
 /// Reads an id out of a path.
@@ -69,6 +76,14 @@ pub(super) enum Caller {
 }
 
 impl Caller {
+    /// Who that is in the audit trail.
+    pub(super) fn actor(&self) -> Actor {
+        match self {
+            Self::Host(_) => Actor::Device,
+            Self::Master => Actor::MasterKey,
+        }
+    }
+
     /// Checks that the caller may act for `host`.
     pub(super) fn act_for(&self, host: Uuid) -> Result<(), Refusal> {
         match self {
@@ -91,17 +106,45 @@ impl FromRequestParts<Server> for Caller {
     }
 }
 
-/// Proof that the caller has the master key.
-pub(super) struct Admin;
+/// Proof that the caller is an administrator.
+pub(super) struct Admin(pub(super) Actor);
 
 impl FromRequestParts<Server> for Admin {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, server: &Server) -> Result<Self, Refusal> {
+        let token = bearer(&parts.headers).ok_or_else(Refusal::unauthorized)?;
+        if let Some(user) = server.user_session(token)? {
+            return Ok(Self(Actor::User(user)));
+        }
         match Caller::from_request_parts(parts, server).await? {
-            Caller::Master => Ok(Self),
+            Caller::Master => Ok(Self(Actor::MasterKey)),
             Caller::Host(_) => Err(Refusal { status: 401, message: "user identifiers not provided".to_owned() }),
         }
+    }
+}
+
+/// Parameters of a path, refused as everything else is.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Server> for Path<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Server) -> Result<Self, Refusal> {
+        let found = extract::Path::from_request_parts(parts, server).await;
+        found.map(|extract::Path(found)| Self(found)).map_err(|_| Refusal::bad_request("the path is not UTF-8"))
+    }
+}
+
+/// Parameters of a query, refused as everything else is.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Server> for Query<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Server) -> Result<Self, Refusal> {
+        let found = extract::Query::from_request_parts(parts, server).await;
+        found.map(|extract::Query(found)| Self(found)).map_err(|error| Refusal::bad_request(error.body_text()))
     }
 }
 

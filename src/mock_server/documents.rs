@@ -5,16 +5,23 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{peers::is_active, refusal::Refusal, world::World};
+use super::{
+    broker::{Announced, Login},
+    peers::is_active,
+    refusal::Refusal,
+    world::World,
+};
 use crate::control::wire::{
-    AclRule, ApiHost, ApiInterface, ApiNode, FwUpdate, GoTime, Host, HostPull, IpNet, Node, ServerConfig, ServerStatus,
+    AclRule, ApiHost, ApiInterface, ApiNode, FwUpdate, GoTime, Host, HostPull, IpNet, Node, Secret, ServerConfig,
+    ServerStatus,
 };
 
 impl World {
     /// Everything a host should be.
-    pub(super) fn pull(&self, id: Uuid, config: ServerConfig, now: OffsetDateTime) -> Result<HostPull, Refusal> {
+    pub(super) fn pull(&self, id: Uuid, mut config: ServerConfig, now: OffsetDateTime) -> Result<HostPull, Refusal> {
         let host = self.hosts.get(&id).ok_or_else(|| Refusal::internal("record not found"))?;
         let (peers, nearby) = self.peers(host, now);
+        config.manage_dns &= host.dns_status != "no";
         Ok(HostPull {
             host: host.clone(),
             nodes: Some(self.nodes_of(id).cloned().collect()),
@@ -53,7 +60,7 @@ impl World {
     }
 
     /// The gateways of the networks in which a host chooses its own.
-    fn gateways_to_choose(&self, host: Uuid) -> BTreeMap<String, Vec<Node>> {
+    pub(super) fn gateways_to_choose(&self, host: Uuid) -> BTreeMap<String, Vec<Node>> {
         let choosing = self.nodes_of(host).filter(|own| is_active(own) && own.auto_assign_gateway);
         let gateways = choosing.map(|own| {
             let others = self.nodes.values().filter(|node| node.network == own.network && node.host_id != host);
@@ -150,10 +157,12 @@ pub(super) fn api_host(host: &Host) -> ApiHost {
     }
 }
 
-/// The server's health: there is no broker.
-pub(super) fn server_status() -> ServerStatus {
+/// The server's health; `broker` tells whether there is a broker and messages get through.
+pub(super) fn server_status(broker: bool) -> ServerStatus {
     ServerStatus {
         db_connected: true,
+        broker_connected: broker,
+        is_broker_conn_open: broker,
         deployment_mode: "self-hosted".to_owned(),
         trial_end_date: GoTime::default(),
         version: VERSION.to_owned(),
@@ -178,6 +187,20 @@ pub(super) fn server_config(server: &str, api: &str, traffic_key: &[u8]) -> Serv
         peer_connection_check_interval: "15".to_owned(),
         ..ServerConfig::default()
     }
+}
+
+/// Tells hosts where the broker is.
+pub(super) fn announce(config: &mut ServerConfig, broker: &Announced) {
+    let Announced { url, login, user, password } = broker;
+    config.broker.clone_from(url);
+    let (kind, user, password) = match login {
+        // Every host puts in its own.
+        Login::Host => ("emqx", "HOST_ID", Secret::from("HOST_PASS")),
+        Login::Shared => ("mosquitto", user.as_str(), password.clone()),
+    };
+    kind.clone_into(&mut config.broker_type);
+    user.clone_into(&mut config.mq_user_name);
+    config.mq_password = password;
 }
 
 fn cidr(net: &IpNet) -> String {

@@ -1,24 +1,45 @@
 //! Trouble on purpose, and what was seen: how tests make the network, the proxy and the server misbehave.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::watch;
 
-/// What goes wrong with one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use super::trouble::Snapshot;
+
+/// What goes wrong with one request. As data it is `kebab-case`, and times are whole milliseconds.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fault {
+    /// Answers this status with `Retry-After`, without looking at the request.
+    Busy {
+        /// 429 or 503.
+        status: u16,
+        /// Seconds until the client may try again.
+        retry_after: u32,
+    },
+    /// Handles the request and calls the answer this, as `text/html`.
+    ContentType(String),
     /// Waits, then handles the request as usual.
-    Delay(Duration),
+    Delay(#[serde(with = "milliseconds")] Duration),
     /// Handles the request and stores the outcome, then closes the connection without an answer.
     DropAfterCommit,
     /// Closes the connection without looking at the request.
     DropBeforeCommit,
     /// Answers 200 with no body, without looking at the request.
     EmptyOk,
+    /// Handles the request and sends an answer that is no JSON any more.
+    Malformed,
+    /// Handles the request, and resets the connection after this many bytes of the answer's body.
+    Reset(usize),
+    /// Handles the request and sends the answer's body in pieces of 64 bytes with this much time between.
+    SlowBody(#[serde(with = "milliseconds")] Duration),
     /// Answers this, without looking at the request; what a proxy does.
     Status {
         /// The HTTP status.
@@ -30,6 +51,47 @@ pub enum Fault {
     },
     /// Handles the request, announces the whole answer and closes the connection after this many bytes of its body.
     Truncate(usize),
+}
+
+mod milliseconds {
+    //! A length of time as whole milliseconds.
+
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        u64::try_from(time.as_millis()).unwrap_or(u64::MAX).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+/// When the nodes of a host that registers are made.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeCreation {
+    /// Later; the real server takes milliseconds.
+    Delayed {
+        /// How much later.
+        milliseconds: u64,
+    },
+    /// As the server was started with.
+    #[default]
+    Normal,
+    /// Once somebody approves.
+    Pending,
+    /// Never, and nobody is told.
+    Refused,
+}
+
+/// Whether the server answers at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Power {
+    Off,
+    On,
 }
 
 /// A request as it arrived.
@@ -51,14 +113,26 @@ impl fmt::Debug for Observed {
 }
 
 /// The trouble a server makes; shared by all its handles.
-#[derive(Clone, Default)]
-pub struct Faults(Arc<Mutex<Inner>>);
+#[derive(Clone)]
+pub struct Faults {
+    inner: Arc<Mutex<Inner>>,
+    power: watch::Sender<Power>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { inner: Arc::default(), power: watch::Sender::new(Power::On) }
+    }
+}
 
 #[derive(Default)]
 struct Inner {
     planned: Vec<Planned>,
     observed: Option<Vec<Observed>>,
     edit_pull: Option<EditPull>,
+    clock_skew: time::Duration,
+    node_creation: NodeCreation,
+    snapshots: BTreeMap<String, Snapshot>,
 }
 
 struct Planned {
@@ -80,11 +154,47 @@ impl Faults {
         self.lock().edit_pull = Some(Arc::new(edit));
     }
 
-    /// Forgets all plans; what was observed stays.
+    /// Forgets all plans and puts the clock and the making of nodes right; what was observed stays.
     pub fn clear(&self) {
         let mut inner = self.lock();
         inner.planned.clear();
         inner.edit_pull = None;
+        inner.clock_skew = time::Duration::ZERO;
+        inner.node_creation = NodeCreation::Normal;
+    }
+
+    /// Puts the server's clock this far ahead; behind, if it is negative.
+    pub fn set_clock_skew(&self, skew: time::Duration) {
+        self.lock().clock_skew = skew;
+    }
+
+    /// Says when the nodes of hosts that register from now on are made.
+    pub fn set_node_creation(&self, when: NodeCreation) {
+        self.lock().node_creation = when;
+    }
+
+    pub(super) fn clock_skew(&self) -> time::Duration {
+        self.lock().clock_skew
+    }
+
+    pub(super) fn node_creation(&self) -> NodeCreation {
+        self.lock().node_creation
+    }
+
+    pub(super) fn note(&self, name: String, snapshot: Snapshot) {
+        self.lock().snapshots.insert(name, snapshot);
+    }
+
+    pub(super) fn snapshot(&self, name: &str) -> Option<Snapshot> {
+        self.lock().snapshots.get(name).cloned()
+    }
+
+    pub(super) fn set_power(&self, power: Power) {
+        self.power.send_replace(power);
+    }
+
+    pub(super) fn power(&self) -> watch::Receiver<Power> {
+        self.power.subscribe()
     }
 
     /// The requests so far, oldest first; none unless the server records them.
@@ -94,6 +204,10 @@ impl Faults {
 
     pub(super) fn record(&self) {
         self.lock().observed.get_or_insert_default();
+    }
+
+    pub(super) fn is_recording(&self) -> bool {
+        self.lock().observed.is_some()
     }
 
     pub(super) fn observe(&self, method: &str, path: &str, body: &[u8]) {
@@ -124,7 +238,7 @@ impl Faults {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,4 +249,4 @@ pub(super) fn redact(path: &str) -> String {
 }
 
 /// What follows these is secret.
-const SECRET_PATHS: [&str; 2] = ["/api/v1/host/register/", "/api/v1/enrollment-keys/"];
+const SECRET_PATHS: [&str; 3] = ["/api/v1/host/register/", "/api/v1/enrollment-keys/", "/api/ext/v1/enrollment-keys/"];

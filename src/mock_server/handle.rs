@@ -1,18 +1,27 @@
 //! A running server, as tests and the program hold it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
-use tokio::{sync::watch, task::JoinHandle};
+use time::OffsetDateTime;
+use tokio::{
+    sync::{broadcast, watch},
+    task::JoinHandle,
+};
 use uuid::Uuid;
 
 use super::{
+    audit::{Action, Actor, Attempt, AuditFilter, AuditPage, KeyName},
+    events::Event,
     faults::Faults,
-    keys::NewKey,
+    key_changes::KeyEdit,
+    key_info::KeyInfo,
+    keys::{Key, NewKey},
     refusal::Refusal,
     server::Server,
-    world::{NewNetwork, WithNodes},
+    trouble::Trouble,
+    world::{NewNetwork, WithNodes, World},
 };
-use crate::control::wire::{EnrollmentKey, Host, Network, Node, Secret};
+use crate::control::wire::{Host, Network, Node, Secret};
 
 /// A running server; dropping it ends the server without waiting for busy connections.
 pub struct Handle {
@@ -21,6 +30,8 @@ pub struct Handle {
     pub(super) server: Server,
     pub(super) stop: watch::Sender<bool>,
     pub(super) task: JoinHandle<()>,
+    /// The broker and the publisher, if there is a broker.
+    pub(super) broker_tasks: Vec<JoinHandle<()>>,
 }
 
 impl Handle {
@@ -34,6 +45,19 @@ impl Handle {
         self.server.config().api
     }
 
+    /// The broker's URL, as hosts are told; `None` without a broker.
+    pub fn broker_url(&self) -> Option<String> {
+        self.server.link().map(|_| self.server.config().broker)
+    }
+
+    /// Makes trouble, as the extension API does; `restart` takes as long as it says.
+    ///
+    /// # Errors
+    /// If there is no such snapshot, or the store fails.
+    pub async fn make(&self, trouble: Trouble) -> Result<(), Refusal> {
+        self.server.make(trouble).await
+    }
+
     /// The certificate that clients must trust, PEM.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
@@ -42,6 +66,11 @@ impl Handle {
     /// What administrators prove themselves with; the caller keeps it out of logs.
     pub fn master_key(&self) -> &str {
         self.server.master_key().expose()
+    }
+
+    /// What happens from now on, once it is stored; a listener that is far behind loses the oldest.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.server.events()
     }
 
     /// The trouble this server makes, and the requests it saw.
@@ -73,40 +102,100 @@ impl Handle {
         self.server.read(|world, _| world.networks.values().cloned().collect())
     }
 
-    /// Creates an enrollment key; its `token` is what a device is given.
+    /// Creates an enrollment key; its `token` is what a device is given, and is shown this once.
     ///
     /// # Errors
-    /// If the key is not valid, its name is taken or its relay is none.
-    pub fn create_key(&self, key: NewKey) -> Result<EnrollmentKey, Refusal> {
-        self.server.write(|world, now| world.create_key(key.into(), now)).map(|key| self.server.with_token(key))
+    /// If the key is not valid, its name is taken, or its relay or a network is none.
+    pub fn create_key(&self, key: NewKey) -> Result<KeyInfo, Refusal> {
+        let made = self.attempt(Action::Create, None, |world, now| world.create_key(key.into(), now))?;
+        Ok(self.server.shown_once(made).with_hints())
     }
 
-    /// Deletes a key, named by value or fingerprint.
+    /// Changes a key's note, tags and gateway choice.
+    ///
+    /// # Errors
+    /// If there is no such key, or its new relay is none.
+    pub fn edit_key(&self, id: &str, edit: KeyEdit) -> Result<KeyInfo, Refusal> {
+        self.attempt(Action::Edit, Some(id), |world, _| world.edit_key(id, edit)).map(|key| self.server.shown(key))
+    }
+
+    /// Gives a key a new value, shown this once; the one it had is good for `grace` more.
+    ///
+    /// # Errors
+    /// If there is no such key, or `grace` is longer than a year.
+    pub fn rotate_key(&self, id: &str, grace: Duration) -> Result<KeyInfo, Refusal> {
+        let grace = i64::try_from(grace.as_secs()).unwrap_or(i64::MAX);
+        let made = self.attempt(Action::Rotate, Some(id), |world, now| world.rotate_key(id, grace, now))?;
+        Ok(self.server.shown_once(made))
+    }
+
+    /// Refuses every redemption of a key until it is enabled; hosts that are enrolled stay so.
+    ///
+    /// # Errors
+    /// If there is no such key.
+    pub fn disable_key(&self, id: &str) -> Result<KeyInfo, Refusal> {
+        self.attempt(Action::Disable, Some(id), |world, _| world.disable_key(id)).map(|key| self.server.shown(key))
+    }
+
+    /// Ends what [`Handle::disable_key`] began.
+    ///
+    /// # Errors
+    /// If there is no such key.
+    pub fn enable_key(&self, id: &str) -> Result<KeyInfo, Refusal> {
+        self.attempt(Action::Enable, Some(id), |world, _| world.enable_key(id)).map(|key| self.server.shown(key))
+    }
+
+    /// Deletes a key, named by its id or value.
     ///
     /// # Errors
     /// If there is none, or it is a network's default key.
     pub fn delete_key(&self, id: &str) -> Result<(), Refusal> {
-        self.server.write(|world, _| world.delete_key(id))
+        self.attempt(Action::Delete, Some(id), |world, _| world.delete_key(id))
     }
 
-    /// All keys with their tokens.
+    /// All keys; values and tokens are masked unless the server lists them as the real one does.
     ///
     /// # Errors
     /// If the store fails.
-    pub fn keys(&self) -> Result<Vec<EnrollmentKey>, Refusal> {
+    pub fn keys(&self) -> Result<Vec<KeyInfo>, Refusal> {
         let keys: Vec<_> = self.server.read(|world, _| world.keys.values().cloned().collect())?;
-        Ok(keys.into_iter().map(|key| self.server.with_token(key)).collect())
+        Ok(keys.into_iter().map(|key| self.server.shown(key)).collect())
     }
 
     /// The token of a network's default key.
     ///
     /// # Errors
-    /// If there is no such network.
+    /// If there is no such network, or its key was made before this server started, whose value only a rotation shows.
     pub fn default_key(&self, network: &str) -> Result<Secret, Refusal> {
-        let keys = self.keys()?;
-        let of_network = |key: &&EnrollmentKey| key.names.iter().flatten().any(|name| name == network);
-        let key = keys.iter().filter(|key| key.is_default).find(of_network);
-        key.map(|key| key.token.clone()).ok_or_else(|| Refusal::not_found("no result found"))
+        let (key, made) = self.server.read(|world, _| {
+            let of_network = |key: &&Key| key.document.is_default && key.name() == network;
+            (world.keys.values().find(of_network).cloned(), world.default_key(network))
+        })?;
+        let key = key.ok_or_else(|| Refusal::not_found("no result found"))?;
+        let info = made.map_or_else(|| self.server.shown(key), |made| self.server.shown_once(made));
+        if info.token.is_empty() {
+            let reason = "the default key was made before this server started: rotate it to see a token";
+            return Err(Refusal { status: 410, message: reason.to_owned() });
+        }
+        Ok(info.document.token)
+    }
+
+    /// What was done with keys, oldest first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn audit(&self, filter: &AuditFilter) -> Result<AuditPage, Refusal> {
+        self.server.audit(filter)
+    }
+
+    fn attempt<T>(
+        &self,
+        action: Action,
+        id: Option<&str>,
+        rule: impl FnOnce(&mut World, OffsetDateTime) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let key = id.map(|id| KeyName::Id(id.to_owned()));
+        self.server.attempt(&Attempt { actor: Actor::Library, action, key, host: None }, rule)
     }
 
     /// Gives a host a node in a network, as an administrator would; its agent learns of it with its next pull.
@@ -192,6 +281,7 @@ impl Handle {
         self.server.write(|world, _| {
             let node = world.nodes.get_mut(&id).ok_or_else(|| Refusal::bad_request("no result found"))?;
             node.connected = connection == Connection::Up;
+            world.node_updated(id);
             Ok(())
         })
     }
@@ -209,6 +299,9 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.task.abort();
+        for task in &self.broker_tasks {
+            task.abort();
+        }
     }
 }
 

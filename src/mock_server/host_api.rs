@@ -3,49 +3,74 @@
 use std::net::SocketAddr;
 
 use axum::{
-    Extension, Router,
+    Extension,
     body::Bytes,
-    extract::{Path, Query, State},
+    extract::State,
     http::{HeaderMap, HeaderValue},
     response::Response,
-    routing::{delete, get, post, put},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    answers::{self, Caller, body, id, wrapped},
+    answers::{self, Caller, Path, Query, body, id, wrapped},
+    audit::{Action, Actor, Attempt, KeyName},
+    calls::{Call, Credential},
     documents::{api_host, server_status},
+    faults::NodeCreation,
     refusal::Refusal,
     register::Registered,
     secrets::password_matches,
     server::Server,
 };
-use crate::control::wire::{AuthRequest, AuthToken, HostAction, HostUpdate, RegisterResponse, Signal};
+use crate::control::wire::{AuthRequest, AuthToken, Host, HostUpdate, RegisterResponse, Signal};
 
-/// The routes of devices.
-pub(super) fn routes() -> Router<Server> {
-    Router::new()
-        .route("/api/v1/host/register/{token}", post(register))
-        .route("/api/hosts/adm/authenticate", post(authenticate))
-        .route("/api/v1/host", get(pull))
-        .route("/api/v1/fallback/host/{id}", put(fallback))
-        .route("/api/v1/host/{id}/peer_info", get(peer_info))
-        .route("/api/v1/host/{id}/signalpeer", post(signal_peer))
-        .route("/api/nodes/{network}/{id}", get(node).merge(delete(leave_network)))
-        .route("/api/hosts/{id}", delete(leave_server))
-        .route("/api/server/status", get(async || answers::json(&server_status())))
-        .route("/api/server/health", get(async || "Server is up and running!!"))
-        .route("/health", get(async || "Server is up and running!!"))
-        .route("/api/getip", get(caller_address))
-        .route("/getip", get(caller_address))
+/// The calls of devices.
+pub(super) fn calls() -> Vec<Call> {
+    let node = "/api/nodes/{network}/{node}";
+    let open = [
+        Call::post("/api/v1/host/register/{token}", register, "Redeem an enrollment key").takes::<Host>(),
+        Call::post("/api/hosts/adm/authenticate", authenticate, "Open a host's session").takes::<AuthRequest>(),
+        Call::get("/api/server/status", status, "Tell how the server is"),
+        Call::get("/api/server/health", async || HEALTHY, "Tell that the server runs"),
+        Call::get("/health", async || HEALTHY, "Tell that the server runs"),
+        Call::get("/api/getip", caller_address, "Tell the caller its address"),
+        Call::get("/getip", caller_address, "Tell the caller its address"),
+    ];
+    let of_hosts = [
+        Call::get("/api/v1/host", pull, "Tell a host everything it should be").query(&["reset_failovered"]),
+        Call::put("/api/v1/fallback/host/{host}", fallback, "Take what a host says about itself").takes::<HostUpdate>(),
+        Call::get("/api/v1/host/{host}/peer_info", peer_info, "Tell a host who its peers are"),
+        Call::post("/api/v1/host/{host}/signalpeer", signal_peer, "Send a signal to a peer").takes::<Signal>(),
+        Call::get(node, self::node, "Show a node"),
+        Call::delete(node, leave_network, "Delete a node, or mark it").query(&["force"]),
+        Call::delete("/api/hosts/{host}", leave_server, "Delete a host").query(&["force"]),
+    ];
+    let open = open.map(|call| call.by(Credential::None));
+    open.into_iter().chain(of_hosts.map(|call| call.by(Credential::Host))).collect()
+}
+
+/// Who a device says it is.
+#[derive(Deserialize)]
+struct Identity {
+    id: Uuid,
 }
 
 async fn register(State(server): State<Server>, Path(token): Path<String>, bytes: Bytes) -> Result<Response, Refusal> {
     let delay = server.node_delay();
-    let registered = server.write(|world, now| world.register(&token, &bytes, delay, now))?;
-    let Registered { host, networks } = registered;
+    let host = serde_json::from_slice::<Identity>(&bytes).ok().map(|identity| identity.id);
+    let key = Some(KeyName::Token(token.clone()));
+    let attempt = Attempt { actor: Actor::Device, action: Action::Redeem, key, host };
+    let registered = server.attempt(&attempt, |world, now| world.register(&token, &bytes, delay, now))?;
+    let Registered { host, mut networks } = registered;
+    if server.faults().node_creation() == NodeCreation::Refused {
+        server.write(|world, _| {
+            world.joins.remove(&host.id);
+            Ok(())
+        })?;
+        networks.clear();
+    }
     tracing::info!(host = %host.id, name = %host.name, networks = %networks.join(","), "host registered");
     let mut response = answers::text(&RegisterResponse { server_config: server.config(), requested_host: host });
     if server.announces_networks()
@@ -95,33 +120,8 @@ async fn fallback(
     let host = id(&host)?;
     caller.act_for(host)?;
     server.read(|world, _| world.host(host).map(drop))??;
-    let HostUpdate { action, host: mut sent, node, signal: _, egress_domain: _, new_metrics: _ } = body(&bytes)?;
-    // The path says who it is; what the body says about that is not believed.
-    sent.id = host;
-    server.write(|world, now| match action {
-        HostAction::CheckIn => world.check_in(&sent, now),
-        HostAction::DeleteHost => world.delete_host(host).map(drop),
-        HostAction::UpdateHost => world.update_host(&sent, now),
-        HostAction::UpdateNode => {
-            let own = world.node_ids(host).contains(&node.id);
-            let stored = own.then(|| world.nodes.get_mut(&node.id)).flatten();
-            stored.ok_or_else(|| Refusal::bad_request("no result found"))?.connected = node.connected;
-            Ok(())
-        }
-        HostAction::Ack
-        | HostAction::CheckAutoAssignGateway
-        | HostAction::EgressUpdate
-        | HostAction::ForceUpgrade
-        | HostAction::JoinHostToNetwork
-        | HostAction::Other(_)
-        | HostAction::RequestAck
-        | HostAction::RequestPull
-        | HostAction::SignalHost
-        | HostAction::SignalPull
-        | HostAction::UpdateKeys
-        | HostAction::UpdateMetrics
-        | HostAction::Upgrade => Ok(()),
-    })?;
+    let update: HostUpdate = body(&bytes)?;
+    server.host_update(&caller.actor(), host, update)?;
     Ok(wrapped::<()>("updated host data", None))
 }
 
@@ -136,7 +136,7 @@ async fn peer_info(
     Ok(wrapped("fetched host peer info", Some(info)))
 }
 
-/// Checks a signal and echoes it; without a broker nobody receives it.
+/// Passes a signal on and echoes it; without a broker nobody receives it.
 async fn signal_peer(
     State(server): State<Server>,
     caller: Caller,
@@ -153,6 +153,7 @@ async fn signal_peer(
     let peer = id(&signal.to_host_id)?;
     let missing = Refusal::bad_request("failed to signal, peer not found");
     server.read(|world, _| world.host(peer).map(drop))?.map_err(|_| missing)?;
+    server.signal(&signal);
     Ok(answers::json(&signal))
 }
 
@@ -197,7 +198,7 @@ async fn leave_network(
 ) -> Result<Response, Refusal> {
     let from_node = headers.get("requestfrom").is_some_and(|value| value == "node");
     let node: Uuid = id(&node)?;
-    server.write(|world, _| {
+    server.write_as(&caller.actor(), |world, _| {
         caller.act_for(world.node_in(&network, node)?.host_id)?;
         if from_node || force.is_set() {
             world.delete_node(node);
@@ -216,7 +217,7 @@ async fn leave_server(
 ) -> Result<Response, Refusal> {
     let host = id(&host)?;
     caller.act_for(host)?;
-    let gone = server.write(|world, _| {
+    let gone = server.write_as(&caller.actor(), |world, _| {
         if !force.is_set() && world.nodes_of(host).next().is_some() {
             return Err(Refusal::internal("host still has associated nodes"));
         }
@@ -226,9 +227,15 @@ async fn leave_server(
     Ok(wrapped(format!("deleted host {}", gone.name), Some(api_host(&gone))))
 }
 
+async fn status(State(server): State<Server>) -> Response {
+    answers::json(&server_status(server.broker_is_up()))
+}
+
 async fn caller_address(Extension(address): Extension<SocketAddr>) -> String {
     address.ip().to_canonical().to_string()
 }
 
 /// An extension of ours: the names of the networks in which a registration gave, or will give, the host a node.
 pub(super) const NETWORKS_HEADER: &str = "enroll-agent-networks";
+
+const HEALTHY: &str = "Server is up and running!!";

@@ -1,4 +1,7 @@
 //! Enrollment keys: what makes one valid, what a use costs, and how one becomes a token.
+//!
+//! A key has an id of its own, which stays when its value is rotated. The value itself is a secret: what is stored is its
+//! hash, unless the server was told to list values as the real one does.
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
@@ -6,9 +9,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
+    audit::Action,
     clock::go_time,
+    parse::describe,
     refusal::Refusal,
-    secrets::{fingerprint, random_value},
+    secrets::{hash_value, random_value},
     world::{Grant, Redemption, World},
 };
 use crate::control::wire::{ApiEnrollmentKey, EnrollmentKey, GoTime, KeyType, Secret};
@@ -18,7 +23,9 @@ use crate::control::wire::{ApiEnrollmentKey, EnrollmentKey, GoTime, KeyType, Sec
 pub struct NewKey {
     /// Its name for people: 3 to 32 characters, used by no other key.
     pub name: String,
-    /// The networks it grants; they need not exist yet.
+    /// What it is for and who gets it; up to 1,000 characters.
+    pub note: String,
+    /// The networks it grants; unless the server is as the real one, at least one, and all must exist.
     pub networks: Vec<String>,
     /// How many hosts may use it; `None` for no such limit.
     pub uses: Option<u32>,
@@ -34,10 +41,16 @@ pub struct NewKey {
     pub auto_assign_gateway: bool,
 }
 
-impl From<NewKey> for ApiEnrollmentKey {
+/// A request for a key: the wire's, and the note of ours.
+pub(super) struct AskedKey {
+    pub(super) key: ApiEnrollmentKey,
+    pub(super) note: String,
+}
+
+impl From<NewKey> for AskedKey {
     fn from(key: NewKey) -> Self {
-        let NewKey { name, networks, uses, expiration, unlimited, groups, relay, auto_assign_gateway } = key;
-        Self {
+        let NewKey { name, note, networks, uses, expiration, unlimited, groups, relay, auto_assign_gateway } = key;
+        let key = ApiEnrollmentKey {
             expiration: expiration.unwrap_or_default(),
             uses_remaining: uses.unwrap_or_default().into(),
             networks: Some(networks),
@@ -46,8 +59,48 @@ impl From<NewKey> for ApiEnrollmentKey {
             relay: relay.map(|id| id.to_string()).unwrap_or_default(),
             groups: Some(groups),
             auto_assign_gateway,
-            ..Self::default()
-        }
+            ..ApiEnrollmentKey::default()
+        };
+        Self { key, note }
+    }
+}
+
+/// A key as it is stored.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Key {
+    pub(super) id: Uuid,
+    /// Of its value, see [`hash_value`].
+    pub(super) hash: String,
+    /// The value before the last rotation, if it was given time.
+    pub(super) previous: Option<PreviousValue>,
+    pub(super) note: String,
+    pub(super) is_disabled: bool,
+    /// The wire's document; its value is empty unless values are to be listed, its token always is.
+    pub(super) document: EnrollmentKey,
+}
+
+/// A value that was rotated away and is still good for a while.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct PreviousValue {
+    pub(super) hash: String,
+    /// Unix seconds.
+    pub(super) until: i64,
+}
+
+/// A key whose value may be shown, this once.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) key: Key,
+    pub(super) value: Secret,
+}
+
+impl Key {
+    pub(super) fn networks(&self) -> &[String] {
+        self.document.networks.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.document.names.iter().flatten().next().map_or("", String::as_str)
     }
 }
 
@@ -61,14 +114,14 @@ struct TokenText {
 }
 
 /// Writes what a device is given: where to go, and the key's value.
-pub(super) fn encode_token(server: &str, value: &str) -> Secret {
-    let text = TokenText { server: server.to_owned(), value: value.into() };
+pub(super) fn encode_token(server: &str, value: &Secret) -> Secret {
+    let text = TokenText { server: server.to_owned(), value: value.clone() };
     BASE64.encode(&serde_json::to_vec(&text).unwrap_or_default()).into()
 }
 
 impl World {
     /// Finds the key a token stands for.
-    pub(super) fn key_of_token(&self, token: &str) -> Result<EnrollmentKey, Refusal> {
+    pub(super) fn key_of_token(&self, token: &str, now: OffsetDateTime) -> Result<&Key, Refusal> {
         let json = BASE64.decode(token.as_bytes()).map_err(|error| {
             // Go reads from the start, so a wrong character comes before a wrong length.
             let wrong = |c: u8| !c.is_ascii_alphanumeric() && !b"+/=".contains(&c);
@@ -76,21 +129,25 @@ impl World {
             Refusal::bad_request(format!("illegal base64 data at input byte {at}"))
         })?;
         let text: TokenText = serde_json::from_slice(&json).map_err(|error| Refusal::bad_request(describe(&error)))?;
-        self.keys.get(&text.value.expose().to_owned()).cloned().ok_or_else(no_key)
+        let hash = hash_value(text.value.expose());
+        let is_good = |old: &PreviousValue| old.hash == hash && now.unix_timestamp() < old.until;
+        let found = self.keys.values().find(|key| key.hash == hash || key.previous.as_ref().is_some_and(is_good));
+        found.ok_or_else(no_key)
     }
 
-    pub(super) fn create_key(&mut self, key: ApiEnrollmentKey, now: OffsetDateTime) -> Result<EnrollmentKey, Refusal> {
+    pub(super) fn create_key(&mut self, asked: AskedKey, now: OffsetDateTime) -> Result<Made, Refusal> {
+        let AskedKey { key, note } = asked;
         let names = key.names.unwrap_or_default();
         if names.is_empty() || names.iter().any(|name| !(3..=32).contains(&name.chars().count())) {
             let reason =
                 "validation error: name length must be between 3 and 32: key name is missing or of that length";
             return Err(Refusal::bad_request(reason));
         }
-        if self.keys.values().flat_map(|other| other.names.iter().flatten()).any(|name| names.contains(name)) {
+        if names.iter().any(|name| self.has_key_named(name)) {
             return Err(Refusal::bad_request("key names must be unique"));
         }
-        let mut stored = EnrollmentKey {
-            value: random_value().into(),
+        check_note(&note)?;
+        let mut document = EnrollmentKey {
             networks: Some(key.networks.unwrap_or_default()),
             unlimited: key.unlimited,
             names: Some(names),
@@ -98,53 +155,92 @@ impl World {
             auto_egress: key.auto_egress,
             ..EnrollmentKey::default()
         };
-        (stored.key_type, stored.uses_remaining, stored.expiration) =
+        (document.key_type, document.uses_remaining, document.expiration) =
             key_end(&key.relay, key.uses_remaining, key.expiration, key.unlimited, now)?;
-        stored.relay = self.key_relay(&key.relay, stored.networks.as_deref().unwrap_or_default())?;
-        stored.auto_assign_gateway = key.auto_assign_gateway && stored.relay.is_nil();
-        self.keys.insert(stored.value.expose().to_owned(), stored.clone());
-        Ok(stored)
+        let networks = document.networks.as_deref().unwrap_or_default();
+        document.relay = self.key_relay(&key.relay, networks)?;
+        document.auto_assign_gateway = key.auto_assign_gateway && document.relay.is_nil();
+        self.check_key_networks(networks)?;
+        Ok(self.insert_key(document, note))
     }
 
-    /// Overwrites relay, groups and gateway choice, each time all three.
-    pub(super) fn update_key(&mut self, id: &str, change: ApiEnrollmentKey) -> Result<EnrollmentKey, Refusal> {
-        let stored = self.find_key(id).ok_or_else(|| Refusal::internal("no enrollmentkey found"))?;
-        let networks = stored.networks.clone().unwrap_or_default();
-        let value = stored.value.expose().to_owned();
-        let relay = self.key_relay(&change.relay, &networks)?;
-        let stored = self.keys.get_mut(&value).ok_or_else(|| Refusal::internal("no enrollmentkey found"))?;
-        stored.relay = relay;
-        stored.groups = change.groups;
-        stored.auto_assign_gateway = change.auto_assign_gateway && relay.is_nil();
-        Ok(stored.clone())
+    /// Refuses networks that do not exist; the real server takes any.
+    fn check_key_networks(&self, networks: &[String]) -> Result<(), Refusal> {
+        if self.netmaker_compat {
+            return Ok(());
+        }
+        if networks.is_empty() {
+            return Err(Refusal::bad_request("an enrollment key must grant at least one network"));
+        }
+        match networks.iter().find(|name| !self.networks.contains(name)) {
+            Some(missing) => Err(Refusal::bad_request(format!("network {missing:?} does not exist"))),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn has_key_named(&self, name: &str) -> bool {
+        self.keys.values().flat_map(|key| key.document.names.iter().flatten()).any(|other| other == name)
+    }
+
+    /// Takes the values of all keys out of the world, those of default keys into memory; `false` if there were none.
+    pub(super) fn hide_values(&mut self) -> bool {
+        let listed = self.keys.values().filter(|key| !key.document.value.is_empty());
+        let listed: Vec<_> = listed.map(|key| key.id).collect();
+        for id in &listed {
+            let Some(key) = self.keys.get_mut(id) else { continue };
+            let value = std::mem::take(&mut key.document.value);
+            if key.document.is_default {
+                self.default_values.insert(*id, value);
+            }
+        }
+        !listed.is_empty()
+    }
+
+    fn insert_key(&mut self, mut document: EnrollmentKey, note: String) -> Made {
+        let value = Secret::from(random_value());
+        if self.netmaker_compat {
+            document.value = value.clone();
+        }
+        let hash = hash_value(value.expose());
+        let key = Key { id: Uuid::new_v4(), hash, previous: None, note, is_disabled: false, document };
+        self.keys.insert(key.id, key.clone());
+        self.audit_key(Action::Create, None, Some(&key), "");
+        Made { key, value }
+    }
+
+    /// Finds a key by its id, or by its value, which is what the real server calls its id.
+    pub(super) fn find_key(&self, id: &str) -> Option<&Key> {
+        match Uuid::parse_str(id) {
+            Ok(id) => self.keys.get(&id),
+            Err(_) => {
+                let hash = hash_value(id);
+                self.keys.values().find(|key| key.hash == hash)
+            }
+        }
     }
 
     pub(super) fn delete_key(&mut self, id: &str) -> Result<(), Refusal> {
         let key = self.find_key(id).ok_or_else(no_key)?;
-        if key.is_default {
+        if key.document.is_default {
             return Err(Refusal::internal("cannot delete default network key"));
         }
-        self.forget_key(&key.value.expose().to_owned());
+        self.forget_key(key.id, "");
         Ok(())
     }
 
-    /// Finds a key by its value, as the real server names it, or by its fingerprint.
-    fn find_key(&self, id: &str) -> Option<&EnrollmentKey> {
-        let by_value = self.keys.get(&id.to_owned());
-        by_value.or_else(|| self.keys.iter().find(|(value, _)| fingerprint(value) == id).map(|(_, key)| key))
-    }
-
-    fn forget_key(&mut self, value: &String) {
-        self.keys.remove(value);
-        let redeemed: Vec<_> = self.redemptions.iter().map(|(id, _)| id.clone()).filter(|id| id.0 == *value).collect();
+    fn forget_key(&mut self, id: Uuid, reason: &str) {
+        let Some(key) = self.keys.remove(&id) else { return };
+        self.audit_key(Action::Delete, Some(&key), None, reason);
+        self.default_values.remove(&id);
+        let redeemed: Vec<_> = self.redemptions.iter().map(|(ids, _)| *ids).filter(|ids| ids.0 == id).collect();
         for redemption in redeemed {
             self.redemptions.remove(&redemption);
         }
     }
 
+    /// Makes the key that comes with a network, and remembers its value as long as this server runs.
     pub(super) fn create_default_key(&mut self, network: &str) {
-        let key = EnrollmentKey {
-            value: random_value().into(),
+        let document = EnrollmentKey {
             networks: Some(vec![network.to_owned()]),
             unlimited: true,
             names: Some(vec![network.to_owned()]),
@@ -153,66 +249,82 @@ impl World {
             is_default: true,
             ..EnrollmentKey::default()
         };
-        self.keys.insert(key.value.expose().to_owned(), key);
+        let Made { key, value } = self.insert_key(document, String::new());
+        self.default_values.insert(key.id, value);
+    }
+
+    /// The default key of a network, if its value may be shown here; where values are listed, the list does that.
+    pub(super) fn default_key(&self, network: &str) -> Option<Made> {
+        let key = self.keys.values().find(|key| key.document.is_default && key.name() == network)?;
+        let value = self.default_values.get(&key.id).filter(|_| !self.netmaker_compat)?;
+        Some(Made { key: key.clone(), value: value.clone() })
     }
 
     /// Takes a network out of all keys; a key that grants nothing any more goes too.
     pub(super) fn unlink_network_from_keys(&mut self, network: &str) {
         let prefix = format!("{network}.");
-        for value in self.keys.iter().map(|(value, _)| value.clone()).collect::<Vec<_>>() {
-            let Some(key) = self.keys.get(&value) else { continue };
-            if !key.networks.iter().flatten().any(|name| name == network) {
-                continue;
-            }
-            if key.networks.as_ref().is_some_and(|networks| networks.len() == 1) {
-                self.forget_key(&value);
-            } else if let Some(key) = self.keys.get_mut(&value) {
-                key.networks.get_or_insert_default().retain(|name| name != network);
-                key.groups.iter_mut().for_each(|groups| groups.retain(|group| !group.starts_with(&prefix)));
+        let reason = format!("network {network} was deleted");
+        let linked = self.keys.values().filter(|key| key.networks().iter().any(|name| name == network));
+        for before in linked.cloned().collect::<Vec<_>>() {
+            if before.networks().len() == 1 {
+                self.forget_key(before.id, &reason);
+            } else if let Some(key) = self.keys.get_mut(&before.id) {
+                key.document.networks.get_or_insert_default().retain(|name| name != network);
+                key.document.groups.iter_mut().for_each(|groups| groups.retain(|group| !group.starts_with(&prefix)));
+                let after = key.clone();
+                self.audit_key(Action::Edit, Some(&before), Some(&after), &reason);
             }
         }
     }
 
     /// Takes a relay out of all keys.
     pub(super) fn unlink_relay_from_keys(&mut self, relay: Uuid) {
-        let with_relay = self.keys.iter().filter(|(_, key)| key.relay == relay);
-        for value in with_relay.map(|(value, _)| value.clone()).collect::<Vec<_>>() {
-            if let Some(key) = self.keys.get_mut(&value) {
-                key.relay = Uuid::nil();
+        let with_relay = self.keys.values().filter(|key| key.document.relay == relay);
+        for before in with_relay.cloned().collect::<Vec<_>>() {
+            if let Some(key) = self.keys.get_mut(&before.id) {
+                key.document.relay = Uuid::nil();
+                let after = key.clone();
+                self.audit_key(Action::Edit, Some(&before), Some(&after), "its gateway is none any more");
             }
         }
     }
 
     /// Spends a use of a key for a host; a host that has spent one already spends nothing.
-    pub(super) fn redeem(&mut self, value: &Secret, host: Uuid, now: OffsetDateTime) -> Result<Grant, Refusal> {
-        let value = value.expose().to_owned();
-        let known = self.redemptions.contains(&(value.clone(), host));
-        let key = self.keys.get_mut(&value).ok_or_else(no_key)?;
-        let usable = match key.key_type {
+    pub(super) fn redeem(&mut self, id: Uuid, host: Uuid, now: OffsetDateTime) -> Result<Grant, Refusal> {
+        let known = self.redemptions.contains(&(id, host));
+        let key = self.keys.get_mut(&id).ok_or_else(no_key)?;
+        if key.is_disabled {
+            return Err(Refusal::bad_request("enrollment key is disabled"));
+        }
+        let document = &mut key.document;
+        let usable = match document.key_type {
             KeyType::Undefined => false,
-            KeyType::TimeExpiration => now.unix_timestamp() < key.expiration.unix_seconds(),
-            KeyType::Uses => key.uses_remaining > 0,
+            KeyType::TimeExpiration => now.unix_timestamp() < document.expiration.unix_seconds(),
+            KeyType::Uses => document.uses_remaining > 0,
             KeyType::Unlimited => true,
         };
         if !known && !usable {
             return Err(Refusal::bad_request("invalid enrollment key"));
         }
-        if !known && key.key_type == KeyType::Uses {
-            key.uses_remaining -= 1;
+        if !known && document.key_type == KeyType::Uses {
+            document.uses_remaining -= 1;
         }
         let grant = Grant {
-            networks: key.networks.clone().unwrap_or_default(),
-            groups: key.groups.clone().unwrap_or_default(),
-            relay: key.relay,
-            auto_assign_gateway: key.auto_assign_gateway,
+            networks: document.networks.clone().unwrap_or_default(),
+            groups: document.groups.clone().unwrap_or_default(),
+            relay: document.relay,
+            auto_assign_gateway: document.auto_assign_gateway,
         };
+        let key = key.clone();
         if !known {
-            self.redemptions.insert((value, host), Redemption { at: now.unix_timestamp() });
+            self.redemptions.insert((id, host), Redemption { at: now.unix_timestamp() });
         }
+        let reason = if known { "the host had redeemed it before, nothing is spent" } else { "" };
+        self.audit_redemption(&key, host, reason);
         Ok(grant)
     }
 
-    fn key_relay(&self, relay: &str, networks: &[String]) -> Result<Uuid, Refusal> {
+    pub(super) fn key_relay(&self, relay: &str, networks: &[String]) -> Result<Uuid, Refusal> {
         let relay = parse_relay(relay)?;
         if relay.is_nil() {
             return Ok(relay);
@@ -248,23 +360,23 @@ fn key_end(
     }
 }
 
-fn parse_relay(relay: &str) -> Result<Uuid, Refusal> {
+pub(super) fn parse_relay(relay: &str) -> Result<Uuid, Refusal> {
     if relay.is_empty() {
         return Ok(Uuid::nil());
     }
     Uuid::parse_str(relay).map_err(|_| Refusal::bad_request(format!("invalid UUID length: {}", relay.len())))
 }
 
-fn no_key() -> Refusal {
+pub(super) fn check_note(note: &str) -> Result<(), Refusal> {
+    if note.chars().count() > LONGEST_NOTE {
+        return Err(Refusal::bad_request(format!("a note has at most {LONGEST_NOTE} characters")));
+    }
+    Ok(())
+}
+
+pub(super) fn no_key() -> Refusal {
     Refusal::bad_request("no enrollmentkey found")
 }
 
-/// A decoding error without the values it met, which may be secret.
-pub(super) fn describe(error: &serde_json::Error) -> String {
-    if error.is_data() {
-        // Such a message may quote the value.
-        let text = error.to_string();
-        return text.split_once(": string \"").map_or(text.clone(), |(start, _)| format!("{start}: string"));
-    }
-    error.to_string()
-}
+/// Characters.
+const LONGEST_NOTE: usize = 1000;

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //!  TLS (serve, tls) ─► faults ─► host_api  ─┐                    ┌─► store: one SQLite transaction
-//!                            └─► admin_api ─┴─► server.write(rule)┤
+//!                            └─► *_api    ─┴─► server.write(rule)┤
 //!                                               world, keys,      └─► kept in memory only if that succeeded
 //!                                               register, relay, peers, documents: pure rules
+//!
+//!  what changed ─► publisher (debounce, tell, messages) ─► broker ─► hosts
+//!  hosts ─► broker ─► upstream ─► the same rules
 //! ```
 //!
 //! Answers and shapes are the real server's, its bookkeeping faults are not: uses are counted exactly, per key and host,
@@ -13,22 +16,48 @@
 
 mod admin_api;
 mod answers;
+mod audit;
+mod audit_log;
+mod broker;
+mod calls;
 mod clock;
+mod debounce;
 mod documents;
+mod events;
 mod faults;
+mod gateway_api;
 mod handle;
+mod host_admin_api;
 mod host_api;
+mod key_api;
+mod key_changes;
+mod key_info;
 mod keys;
+mod messages;
+mod migrate;
+mod node_api;
+mod openapi;
+mod parse;
 mod peers;
+mod publisher;
 mod refusal;
 mod register;
 mod relay;
+mod resettable;
+pub mod scenario;
 mod secrets;
 mod serve;
 mod server;
+mod spoil;
 mod store;
 mod table;
+mod tell;
 mod tls;
+mod trouble;
+mod updates;
+mod upstream;
+mod user_api;
+mod users;
 mod world;
 
 use std::{
@@ -37,17 +66,23 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 pub use self::{
+    audit::{Action, AuditEntry, AuditFilter, AuditPage},
+    broker::{Broker, BrokerError, Elsewhere, Inside, Login, Repeat, Scheme},
     clock::Clock,
-    faults::{Fault, Faults, Observed},
+    events::Event,
+    faults::{Fault, Faults, NodeCreation, Observed},
     handle::{Connection, Handle},
+    key_changes::{GatewayChoice, KeyEdit},
+    key_info::KeyInfo,
     keys::NewKey,
     refusal::Refusal,
     secrets::fingerprint,
     store::{Store, StoreError},
     tls::{Flaw, Tls, TlsError},
+    trouble::Trouble,
     world::{NewNetwork, WithNodes},
 };
 use self::{
@@ -71,8 +106,17 @@ pub struct Options {
     pub master_key: Secret,
     /// How long after its registration a host's nodes appear; the real server takes milliseconds, zero is at once.
     pub node_delay: Duration,
+    /// Keys are checked and listed as the real server does: networks need not exist, fixed fields of a change are
+    /// ignored, and values are stored and listed. Otherwise values are stored as hashes and shown once.
+    pub netmaker_compat: bool,
     /// What time it is.
     pub clock: Clock,
+    /// Where messages to hosts go; `None` sends none, and hosts are told of no broker.
+    pub broker: Option<Broker>,
+    /// Whether it also does what only the paid edition of the real server does.
+    pub edition: Edition,
+    /// Whether hosts are told the names of others.
+    pub names: Names,
     /// Names a key's networks in the answer to a registration, which the real server does not.
     pub announce_networks: bool,
     /// Keeps every request with its body in memory, see [`Faults::observed`].
@@ -89,15 +133,42 @@ impl Default for Options {
             master_key: Secret::default(),
             node_delay: Duration::ZERO,
             announce_networks: true,
+            netmaker_compat: false,
             clock: Clock::system(),
+            broker: None,
+            edition: Edition::default(),
+            names: Names::default(),
             record_requests: true,
         }
     }
 }
 
+/// Which edition of the real server this one is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Edition {
+    /// The free one.
+    #[default]
+    Community,
+    /// The paid one, as far as hosts that choose their gateway are concerned.
+    Pro,
+}
+
+/// Whether the server manages names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Names {
+    /// It tells them through the broker, and hosts whose record says so take them over.
+    Managed,
+    /// It does not.
+    #[default]
+    Off,
+}
+
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// There is no way for messages to hosts.
+    #[error("cannot set up the broker")]
+    Broker(#[from] BrokerError),
     /// The listener cannot be used.
     #[error("cannot listen")]
     Listen(#[source] io::Error),
@@ -116,13 +187,23 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`] if the listener, the store or the certificate cannot be used.
-#[expect(clippy::unused_async, reason = "it must be called inside a runtime, which this makes plain")]
 pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, StartError> {
-    let Options { server_name, api, store, tls, master_key, node_delay, announce_networks, clock, record_requests } =
-        options;
-    if server_name.is_empty() || server_name.contains('/') {
-        return Err(StartError::Name(server_name));
-    }
+    let Options {
+        server_name,
+        api,
+        store,
+        tls,
+        master_key,
+        node_delay,
+        announce_networks,
+        netmaker_compat,
+        clock,
+        broker,
+        edition,
+        names,
+        record_requests,
+    } = options;
+    refuse_name(&server_name)?;
     listener.set_nonblocking(true).map_err(StartError::Listen)?;
     let addr = listener.local_addr().map_err(StartError::Listen)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Listen)?;
@@ -130,15 +211,66 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
     let identity = tls::identity(&tls, host_of(&api), clock::system_now())?;
     let master_key = if master_key.is_empty() { secrets::random_value().into() } else { master_key };
     let node_delay = time::Duration::try_from(node_delay).unwrap_or(time::Duration::MAX);
-    let parts = Parts { clock, server_name, api, master_key, announce_networks, node_delay };
+    let password = secrets::random_value().into();
+    let broker = broker.map(|broker| broker::prepare(broker, host_of(&api), &password)).transpose()?;
+    let login = broker.as_ref().map(|(_, announced)| announced.login).unwrap_or_default();
+    let (broker, announced) = broker.unzip();
+    let (orders, to_do) = mpsc::unbounded_channel();
+    let parts = Parts {
+        clock,
+        server_name,
+        api,
+        master_key,
+        node_delay,
+        announce_networks,
+        netmaker_compat,
+        broker: announced,
+        edition,
+        names,
+        orders,
+    };
     let server = Server::new(Database::open(&store)?, parts)?;
     if record_requests {
         server.faults().record();
     }
-    let router = host_api::routes().merge(admin_api::routes()).fallback(answers::no_page).with_state(server.clone());
+    let router = calls::router(all_calls(edition)).fallback(answers::no_page).with_state(server.clone());
     let (stop, stopped) = watch::channel(false);
+    let mut broker_tasks = Vec::new();
+    if let Some(broker) = broker {
+        let admits = server.broker_admits(login);
+        let topics = messages::own_topics(&server.config().server);
+        let running = broker.start(topics, admits, identity.broker.clone(), stopped.clone())?;
+        server.set_link(running.link.clone());
+        broker_tasks.extend(publisher::spawn(server.clone(), running, to_do));
+    }
     let task = tokio::spawn(serve::serve(listener, identity.config, router, server.clone(), stopped));
-    Ok(Handle { addr, ca_pem: identity.ca_pem, server, stop, task })
+    Ok(Handle { addr, ca_pem: identity.ca_pem, server, stop, task, broker_tasks })
+}
+
+/// Everything the API has.
+fn all_calls(edition: Edition) -> Vec<calls::Call> {
+    let choosing = match edition {
+        Edition::Community => vec![],
+        Edition::Pro => gateway_api::calls(),
+    };
+    let parts = [
+        host_api::calls(),
+        choosing,
+        trouble::calls(),
+        host_admin_api::calls(),
+        node_api::calls(),
+        admin_api::calls(),
+        key_api::calls(),
+        user_api::calls(),
+    ];
+    let mut calls: Vec<_> = parts.into_iter().flatten().collect();
+    calls.push(openapi::call(&calls));
+    calls
+}
+
+/// Topics are made of the name.
+fn refuse_name(name: &str) -> Result<(), StartError> {
+    if name.is_empty() || name.contains('/') { Err(StartError::Name(name.to_owned())) } else { Ok(()) }
 }
 
 /// A wildcard address is reached through loopback.

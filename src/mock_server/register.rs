@@ -5,6 +5,8 @@ use uuid::Uuid;
 
 use super::{
     clock::go_time,
+    events::Event,
+    parse,
     refusal::Refusal,
     secrets::{hash_password, password_matches},
     world::{Grant, Join, World},
@@ -31,11 +33,12 @@ impl World {
         delay: time::Duration,
         now: OffsetDateTime,
     ) -> Result<Registered, Refusal> {
-        let key = self.key_of_token(token)?;
-        let sent: Host =
-            serde_json::from_slice(body).map_err(|error| Refusal::internal(super::keys::describe(&error)))?;
+        let key = self.key_of_token(token, now)?;
+        let key_id = key.id;
+        let grants_nothing = key.networks().is_empty();
+        let sent: Host = parse::object(body).map_err(Refusal::internal)?;
         let id = sent.id;
-        if self.hosts.contains(&id) && key.networks.as_ref().is_none_or(Vec::is_empty) {
+        if self.hosts.contains(&id) && grants_nothing {
             return Err(Refusal::bad_request("host already exists"));
         }
         if !version_is_admitted(&sent.version) {
@@ -47,13 +50,14 @@ impl World {
         if self.hosts.get(&id).is_some_and(|known| !password_matches(sent.password.expose(), known.password.expose())) {
             return Err(Refusal::unauthorized());
         }
-        let grant = self.redeem(&key.value, id, now)?;
+        let grant = self.redeem(key_id, id, now)?;
         if self.hosts.contains(&id) {
             self.update_host(&sent, now)?;
         } else {
             self.insert_host(sent, now)?;
         }
         let host = self.host(id)?.clone();
+        self.events.push(Event::Registered { host: id });
         let networks = self.promise(id, grant, delay, now);
         Ok(Registered { host, networks })
     }
@@ -158,6 +162,7 @@ impl World {
         host.nat_type.clone_from(&sent.nat_type);
         host.location.clone_from(&sent.location);
         host.updated_at = Some(go_time(now));
+        self.events.push(Event::HostUpdated { host: sent.id });
         Ok(())
     }
 
@@ -169,6 +174,7 @@ impl World {
             }
         }
         let host = self.hosts.get_mut(&sent.id).ok_or_else(|| Refusal::bad_request("record not found"))?;
+        let before = host.clone();
         host.interfaces.clone_from(&sent.interfaces);
         host.endpoint_ip = sent.endpoint_ip;
         host.endpoint_ipv6 = sent.endpoint_ipv6;
@@ -181,8 +187,13 @@ impl World {
         host.kernel_version.clone_from(&sent.kernel_version);
         host.location.clone_from(&sent.location);
         host.country_code.clone_from(&sent.country_code);
+        let is_news = *host != before;
+        // These two are of no interest to peers.
         host.version.clone_from(&sent.version);
         host.firewall_in_use.clone_from(&sent.firewall_in_use);
+        if is_news {
+            self.events.push(Event::HostUpdated { host: sent.id });
+        }
         Ok(())
     }
 }

@@ -32,6 +32,7 @@ impl World {
         for client in clients {
             self.assign_gateway(network, *client, id)?;
         }
+        self.node_updated(id);
         self.node_in(network, id).cloned()
     }
 
@@ -45,12 +46,15 @@ impl World {
         let tag = format!("{}.gateways", node.network);
         node.tags.get_or_insert_default().0.remove(&tag);
         for client in node.relay_nodes.take().into_iter().flatten() {
-            if let Some(client) = Uuid::parse_str(&client).ok().and_then(|id| self.nodes.get_mut(&id)) {
+            let Ok(client) = Uuid::parse_str(&client) else { continue };
+            if let Some(client) = self.nodes.get_mut(&client) {
                 client.is_relayed = false;
                 client.relayed_by.clear();
             }
+            self.node_updated(client);
         }
         self.unlink_relay_from_keys(id);
+        self.node_updated(id);
     }
 
     /// Puts a node behind a gateway of its network.
@@ -81,6 +85,7 @@ impl World {
             node.is_relayed = true;
             node.relayed_by = gateway.to_string();
         }
+        self.node_updated(id);
         if let Some(gateway) = self.nodes.get_mut(&gateway) {
             gateway.relay_nodes.get_or_insert_default().push(id.to_string());
         }
@@ -94,5 +99,6 @@ impl World {
             let text = id.to_string();
             gateway.relay_nodes.get_or_insert_default().retain(|client| *client != text);
         }
+        self.node_updated(id);
     }
 }

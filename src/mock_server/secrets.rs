@@ -1,8 +1,8 @@
 //! What proves who somebody is: session tokens, host passwords, the master key.
 
-use data_encoding::{BASE32, BASE64URL_NOPAD, Encoding, Specification};
+use data_encoding::{BASE32, BASE32_NOPAD, BASE64URL_NOPAD, Encoding, Specification};
 use ring::{digest, hmac};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::control::seal::random;
@@ -29,24 +29,80 @@ impl Claims {
         Self { id, mac_address, network, iss, sub, exp: now + SESSION_SECONDS, iat: now }
     }
 
-    /// Signs the claims: a JWT with HS256.
+    /// Signs the claims.
     pub(super) fn sign(&self, secret: &[u8]) -> String {
-        let claims = serde_json::to_vec(self).unwrap_or_default();
-        let text = format!("{}.{}", BASE64URL_NOPAD.encode(JWT_HEADER), BASE64URL_NOPAD.encode(&claims));
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), text.as_bytes());
-        format!("{text}.{}", BASE64URL_NOPAD.encode(tag.as_ref()))
+        sign(self, secret)
     }
 
     /// Checks a token of ours; `None` if it is not, or no longer.
     pub(super) fn verify(token: &str, secret: &[u8], now: i64) -> Option<Self> {
-        let (text, tag) = token.rsplit_once('.')?;
-        let tag = BASE64URL_NOPAD.decode(tag.as_bytes()).ok()?;
-        hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, secret), text.as_bytes(), &tag).ok()?;
-        let (header, claims) = text.split_once('.')?;
-        let claims = BASE64URL_NOPAD.decode(claims.as_bytes()).ok()?;
-        let claims: Self = serde_json::from_slice(&claims).ok()?;
-        (BASE64URL_NOPAD.decode(header.as_bytes()).ok()? == JWT_HEADER && now < claims.exp).then_some(claims)
+        verify(token, secret).filter(|claims: &Self| now < claims.exp)
     }
+}
+
+/// What a user's session token says.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct UserClaims {
+    #[serde(rename = "Role")]
+    role: String,
+    #[serde(rename = "UserName")]
+    pub(super) user_name: String,
+    #[serde(rename = "Api")]
+    api: String,
+    #[serde(rename = "TokenType")]
+    token_type: String,
+    #[serde(rename = "RacAutoDisable")]
+    rac_auto_disable: bool,
+    iss: String,
+    sub: String,
+    exp: i64,
+    iat: i64,
+}
+
+impl UserClaims {
+    /// Claims for a user from `now`, Unix seconds.
+    pub(super) fn new(user: &str, api: &str, now: i64) -> Self {
+        Self {
+            role: "super-admin".to_owned(),
+            user_name: user.to_owned(),
+            api: api.to_owned(),
+            token_type: USER_TOKEN.to_owned(),
+            rac_auto_disable: false,
+            iss: "Netmaker".to_owned(),
+            sub: format!("user|{user}"),
+            exp: now + USER_SESSION_SECONDS,
+            iat: now,
+        }
+    }
+
+    /// Signs the claims.
+    pub(super) fn sign(&self, secret: &[u8]) -> String {
+        sign(self, secret)
+    }
+
+    /// Checks a token of ours; `None` if it is not, or no longer.
+    pub(super) fn verify(token: &str, secret: &[u8], now: i64) -> Option<Self> {
+        verify(token, secret).filter(|claims: &Self| now < claims.exp && claims.token_type == USER_TOKEN)
+    }
+}
+
+/// Makes a JWT with HS256.
+fn sign(claims: &impl Serialize, secret: &[u8]) -> String {
+    let claims = serde_json::to_vec(claims).unwrap_or_default();
+    let text = format!("{}.{}", BASE64URL_NOPAD.encode(JWT_HEADER), BASE64URL_NOPAD.encode(&claims));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), text.as_bytes());
+    format!("{text}.{}", BASE64URL_NOPAD.encode(tag.as_ref()))
+}
+
+/// Opens a JWT of ours, whenever it ends.
+fn verify<T: DeserializeOwned>(token: &str, secret: &[u8]) -> Option<T> {
+    let (text, tag) = token.rsplit_once('.')?;
+    let tag = BASE64URL_NOPAD.decode(tag.as_bytes()).ok()?;
+    hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, secret), text.as_bytes(), &tag).ok()?;
+    let (header, claims) = text.split_once('.')?;
+    let claims = BASE64URL_NOPAD.decode(claims.as_bytes()).ok()?;
+    let claims = serde_json::from_slice(&claims).ok()?;
+    (BASE64URL_NOPAD.decode(header.as_bytes()).ok()? == JWT_HEADER).then_some(claims)
 }
 
 /// Hashes a host's password into the shape of a bcrypt hash, which is what the record of a host shows.
@@ -76,9 +132,14 @@ pub(super) fn random_value() -> String {
 
 /// A key's short name, which may be shown: the first 10 base32 characters of its SHA-256.
 pub fn fingerprint(value: &str) -> String {
-    let mut text = BASE32.encode(digest::digest(&digest::SHA256, value.as_bytes()).as_ref());
+    let mut text = hash_value(value);
     text.truncate(10);
     text
+}
+
+/// Hashes a key's value for the store: its SHA-256 in base32; the values are random, so nothing is gained by being slow.
+pub(super) fn hash_value(value: &str) -> String {
+    BASE32_NOPAD.encode(digest::digest(&digest::SHA256, value.as_bytes()).as_ref())
 }
 
 fn hash_with(password: &str, salt: &[u8; 16]) -> String {
@@ -97,7 +158,13 @@ const HASH_PREFIX: &str = "$2a$05$";
 
 const JWT_HEADER: &[u8] = br#"{"alg":"HS256","typ":"JWT"}"#;
 
-/// How long a session token is good for.
+/// What makes a token a user's.
+const USER_TOKEN: &str = "user_id_token";
+
+/// How long a user's session token is good for.
+const USER_SESSION_SECONDS: i64 = 43_200;
+
+/// How long a host's session token is good for.
 pub(super) const SESSION_SECONDS: i64 = 900;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The listener: TLS, one task per connection, planned trouble, a graceful end.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -8,7 +8,6 @@ use axum::{
     http::{Request, Response, StatusCode, header},
     response::IntoResponse,
 };
-use futures_util::{StreamExt, stream};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -22,9 +21,11 @@ use tower::ServiceExt;
 use tracing::debug;
 
 use super::{
-    faults::{Fault, redact},
+    faults::{Fault, Power, redact},
     refusal::Refusal,
+    resettable::{Reset, Resettable},
     server::Server,
+    spoil::{self, Dropped},
 };
 
 /// Accepts connections until `stop` says so, then lets those that are busy finish.
@@ -49,7 +50,8 @@ pub(super) async fn serve(
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(error = %error, "answers may be slow");
                 }
-                let connection = Connection { peer, router: router.clone(), server: server.clone() };
+                let reset = Reset::default();
+                let connection = Connection { peer, router: router.clone(), server: server.clone(), reset };
                 connections.spawn(connection.run(acceptor.clone(), stream, stop.clone()));
             }
             Err(error) => {
@@ -72,16 +74,17 @@ struct Connection {
     peer: SocketAddr,
     router: Router,
     server: Server,
+    reset: Reset,
 }
-
-/// The connection is closed instead of answered.
-#[derive(Debug, thiserror::Error)]
-#[error("connection dropped on purpose")]
-struct Dropped;
 
 impl Connection {
     async fn run(self, acceptor: TlsAcceptor, stream: TcpStream, mut stop: watch::Receiver<bool>) {
         let peer = self.peer;
+        let mut power = self.server.faults().power();
+        if *power.borrow() == Power::Off {
+            return;
+        }
+        let stream = Resettable::new(stream, self.reset.clone());
         let stream = match timeout(HANDSHAKE, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return debug!(%peer, error = %error, "TLS handshake failed"),
@@ -93,6 +96,7 @@ impl Connection {
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = stopped(&mut stop) => None,
+            _ = power.wait_for(|power| *power == Power::Off) => return,
         };
         let ended = if let Some(ended) = ended {
             ended
@@ -122,23 +126,31 @@ impl Connection {
                 Err(never) => match never {},
             }
         };
-        match faults.take(&path) {
-            None => Ok(handle(body).await),
-            Some(Fault::Delay(time)) => {
+        let Some(fault) = faults.take(&path) else { return Ok(handle(body).await) };
+        match fault {
+            Fault::Busy { status, retry_after } => Ok(spoil::busy(status, retry_after)),
+            Fault::ContentType(name) => Ok(spoil::called(handle(body).await, &name)),
+            Fault::Delay(time) => {
                 tokio::time::sleep(time).await;
                 Ok(handle(body).await)
             }
-            Some(Fault::DropAfterCommit) => {
+            Fault::DropAfterCommit => {
                 handle(body).await;
                 Err(Dropped)
             }
-            Some(Fault::DropBeforeCommit) => Err(Dropped),
-            Some(Fault::EmptyOk) => Ok(Response::new(Body::empty())),
-            Some(Fault::Status { status, body, content_type }) => {
+            Fault::DropBeforeCommit => Err(Dropped),
+            Fault::EmptyOk => Ok(Response::new(Body::empty())),
+            Fault::Malformed => spoil::malformed(handle(body).await).await,
+            Fault::Reset(length) => {
+                self.reset.ask();
+                spoil::truncated(handle(body).await, length).await
+            }
+            Fault::SlowBody(pause) => spoil::slow(handle(body).await, pause).await,
+            Fault::Status { status, body, content_type } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 Ok((status, [(header::CONTENT_TYPE, content_type)], body).into_response())
             }
-            Some(Fault::Truncate(length)) => truncated(handle(body).await, length).await,
+            Fault::Truncate(length) => spoil::truncated(handle(body).await, length).await,
         }
     }
 }
@@ -146,21 +158,6 @@ impl Connection {
 /// Waits for the end; a handle that is gone is the end too.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
-}
-
-/// Announces the whole body, sends its start and breaks off.
-async fn truncated(response: Response<Body>, length: usize) -> Result<Response<Body>, Dropped> {
-    let (mut parts, body) = response.into_parts();
-    let body = to_bytes(body, usize::MAX).await.map_err(|_| Dropped)?;
-    parts.headers.insert(header::CONTENT_LENGTH, body.len().into());
-    let start = body.slice(..length.min(body.len()));
-    // The start must be on its way before the end, or nothing is sent at all.
-    let end = async {
-        tokio::time::sleep(BREAK_PAUSE).await;
-        Err(io::Error::from(io::ErrorKind::ConnectionReset))
-    };
-    let pieces = stream::iter([Ok(start)]).chain(stream::once(end));
-    Ok(Response::from_parts(parts, Body::from_stream(pieces)))
 }
 
 /// No document of a client comes near this.
@@ -171,9 +168,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long answers may take after the end was announced.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
-
-/// Time for the start of an answer to leave.
-const BREAK_PAUSE: Duration = Duration::from_millis(30);
 
 /// A rest after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

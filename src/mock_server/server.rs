@@ -1,25 +1,31 @@
 //! The running server's state: the world behind a lock, its store, its secrets.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use data_encoding::BASE64;
 use time::OffsetDateTime;
+use tokio::sync::{broadcast, mpsc};
 use uuid::Uuid;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::{
+    Edition, Names,
+    audit::{Actor, Attempt, AuditFilter, AuditPage},
+    broker::{Announced, Link, Repeat},
     clock::Clock,
     documents,
-    faults::Faults,
-    keys::encode_token,
+    events::{BACKLOG, Event},
+    faults::{Faults, NodeCreation},
+    key_info::KeyInfo,
+    keys::{Key, Made},
     refusal::Refusal,
-    secrets::Claims,
+    secrets::{Claims, UserClaims},
     store::{Database, StoreError},
     world::{SERVER_NAME, World},
 };
 use crate::control::{
     seal::{gob, random},
-    wire::{EnrollmentKey, Secret, ServerConfig},
+    wire::{Secret, ServerConfig, Signal},
 };
 
 /// What every request handler holds.
@@ -35,8 +41,25 @@ struct Inner {
     api: String,
     master_key: Secret,
     session_secret: Vec<u8>,
-    announce_networks: bool,
     node_delay: time::Duration,
+    announce_networks: bool,
+    events: broadcast::Sender<Event>,
+    traffic_key: [u8; 32],
+    orders: mpsc::UnboundedSender<Order>,
+    /// Set once a broker runs.
+    link: OnceLock<Link>,
+}
+
+/// Something for the publisher to do that is not a change of the world.
+pub(super) enum Order {
+    /// Tells a host that an administrator changed its record.
+    Edited(Uuid),
+    /// Sends a host something again, which is a fault.
+    Repeat { to: Uuid, which: Repeat },
+    /// Everything may be different now.
+    Restarted,
+    /// Passes on a message between hosts.
+    Signal { to: Uuid, signal: Box<Signal> },
 }
 
 struct State {
@@ -50,23 +73,51 @@ pub(super) struct Parts {
     pub(super) server_name: String,
     pub(super) api: String,
     pub(super) master_key: Secret,
-    pub(super) announce_networks: bool,
     pub(super) node_delay: time::Duration,
+    pub(super) announce_networks: bool,
+    pub(super) broker: Option<Announced>,
+    pub(super) edition: Edition,
+    pub(super) names: Names,
+    pub(super) orders: mpsc::UnboundedSender<Order>,
+    pub(super) netmaker_compat: bool,
 }
 
 impl Server {
     pub(super) fn new(mut database: Database, parts: Parts) -> Result<Self, StoreError> {
-        let Parts { announce_networks, clock, server_name, api, master_key, node_delay } = parts;
+        let Parts {
+            clock,
+            server_name,
+            api,
+            master_key,
+            node_delay,
+            announce_networks,
+            netmaker_compat,
+            broker,
+            edition,
+            names,
+            orders,
+        } = parts;
         let mut world = database.load()?;
+        world.netmaker_compat = netmaker_compat;
+        let hidden = !netmaker_compat && world.hide_values();
         world.settings.insert(SERVER_NAME.to_owned(), server_name.as_str().into());
         let session_secret = secret_setting(&mut world, "session-secret").to_vec();
         let traffic_key = secret_setting(&mut world, "traffic-key");
-        database.save(&world)?;
+        database.save(&world, clock.now())?;
+        if hidden {
+            database.scrub()?;
+        }
         world.keep();
-        let traffic_key = gob::encode(PublicKey::from(&StaticSecret::from(traffic_key)).as_bytes(), None);
-        let config = documents::server_config(&server_name, &api, &traffic_key);
+        let public = gob::encode(PublicKey::from(&StaticSecret::from(traffic_key)).as_bytes(), None);
+        let mut config = documents::server_config(&server_name, &api, &public);
+        config.is_ee = edition == Edition::Pro;
+        config.manage_dns = names == Names::Managed;
+        if let Some(broker) = &broker {
+            documents::announce(&mut config, broker);
+        }
         let state = Mutex::new(State { world, database });
         let faults = Faults::default();
+        let (events, _) = broadcast::channel(BACKLOG);
         Ok(Self(Arc::new(Inner {
             state,
             clock,
@@ -75,8 +126,12 @@ impl Server {
             api,
             master_key,
             session_secret,
-            announce_networks,
             node_delay,
+            announce_networks,
+            events,
+            traffic_key,
+            orders,
+            link: OnceLock::new(),
         })))
     }
 
@@ -85,11 +140,38 @@ impl Server {
         &self,
         rule: impl FnOnce(&mut World, OffsetDateTime) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
+        self.write_as(&Actor::Library, rule)
+    }
+
+    /// Does as [`Server::write`] for somebody, and notes in the audit trail what was attempted if it is refused.
+    pub(super) fn attempt<T>(
+        &self,
+        attempt: &Attempt,
+        rule: impl FnOnce(&mut World, OffsetDateTime) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let done = self.write_as(&attempt.actor, rule);
+        if let Err(refusal) = &done {
+            // If that is refused too, the store does not work, which was logged.
+            drop(self.write_as(&attempt.actor, |world, now| {
+                world.audit_refusal(attempt, refusal, now);
+                Ok(())
+            }));
+        }
+        done
+    }
+
+    /// Does as [`Server::write`] for somebody.
+    pub(super) fn write_as<T>(
+        &self,
+        actor: &Actor,
+        rule: impl FnOnce(&mut World, OffsetDateTime) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         let now = self.now();
         let mut state = self.lock();
         let State { world, database } = &mut *state;
         world.settle(now);
-        let done = rule(world, now).and_then(|done| match database.save(world) {
+        world.actor.clone_from(actor);
+        let done = rule(world, now).and_then(|done| match database.save(world, now) {
             Ok(()) => Ok(done),
             Err(error) => {
                 tracing::error!(error = %error, "cannot store a change");
@@ -97,7 +179,10 @@ impl Server {
             }
         });
         if done.is_ok() {
-            world.keep();
+            for event in world.keep() {
+                // Nobody may be listening.
+                drop(self.0.events.send(event));
+            }
         } else {
             world.restore();
         }
@@ -113,8 +198,36 @@ impl Server {
         Ok(look(&self.lock().world, now))
     }
 
+    /// Listens to what happens from now on, in the order in which it was stored.
+    pub(super) fn events(&self) -> broadcast::Receiver<Event> {
+        self.0.events.subscribe()
+    }
+
+    /// Gives the publisher something to do; without a broker there is none.
+    pub(super) fn order(&self, order: Order) {
+        drop(self.0.orders.send(order));
+    }
+
+    /// Notes that a broker runs.
+    pub(super) fn set_link(&self, link: Link) {
+        drop(self.0.link.set(link));
+    }
+
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.0.link.get()
+    }
+
+    pub(super) fn broker_is_up(&self) -> bool {
+        self.link().is_some_and(Link::is_up)
+    }
+
+    /// The private half of what hosts seal their messages with.
+    pub(super) fn traffic_key(&self) -> [u8; 32] {
+        self.0.traffic_key
+    }
+
     pub(super) fn now(&self) -> OffsetDateTime {
-        self.0.clock.now()
+        self.0.clock.now().saturating_add(self.faults().clock_skew())
     }
 
     pub(super) fn faults(&self) -> &Faults {
@@ -129,23 +242,66 @@ impl Server {
         &self.0.master_key
     }
 
+    /// How long after a registration its nodes are made.
     /// Whether a registration's answer names the networks.
     pub(super) fn announces_networks(&self) -> bool {
         self.0.announce_networks
     }
 
     pub(super) fn node_delay(&self) -> time::Duration {
-        self.0.node_delay
+        match self.faults().node_creation() {
+            NodeCreation::Delayed { milliseconds } => {
+                time::Duration::milliseconds(i64::try_from(milliseconds).unwrap_or(i64::MAX)).min(NEVER)
+            }
+            NodeCreation::Normal => self.0.node_delay,
+            NodeCreation::Pending | NodeCreation::Refused => NEVER,
+        }
     }
 
-    /// Adds the token to a key for somebody who may see it.
-    pub(super) fn with_token(&self, mut key: EnrollmentKey) -> EnrollmentKey {
-        key.token = encode_token(&self.0.api, key.value.expose());
-        key
+    /// Reads everything again, as after a start.
+    pub(super) fn reload(&self) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        let State { world, database } = &mut *state;
+        let stored = database.load().map_err(|error| {
+            tracing::error!(error = %error, "cannot read the store");
+            Refusal::internal("database is not available")
+        })?;
+        stored.snapshot()(world);
+        drop(world.keep());
+        Ok(())
+    }
+
+    /// Reads the audit trail.
+    pub(super) fn audit(&self, filter: &AuditFilter) -> Result<AuditPage, Refusal> {
+        self.lock().database.audit(filter).map_err(|error| {
+            tracing::error!(error = %error, "cannot read the audit trail");
+            Refusal::internal("database is not available")
+        })
+    }
+
+    /// Shows a key; its value is masked unless values are listed.
+    pub(super) fn shown(&self, key: Key) -> KeyInfo {
+        KeyInfo::new(key, None, &self.0.api)
+    }
+
+    /// Shows a key with the value it has just got.
+    pub(super) fn shown_once(&self, made: Made) -> KeyInfo {
+        KeyInfo::new(made.key, Some(made.value), &self.0.api)
     }
 
     pub(super) fn open_session(&self, host: Uuid, mac_address: String) -> Secret {
         Claims::new(host, mac_address, self.now().unix_timestamp()).sign(&self.0.session_secret).into()
+    }
+
+    pub(super) fn open_user_session(&self, user: &str) -> Secret {
+        UserClaims::new(user, &self.0.api, self.now().unix_timestamp()).sign(&self.0.session_secret).into()
+    }
+
+    /// The user whose session a token is; `None` if it is none.
+    pub(super) fn user_session(&self, token: &str) -> Result<Option<String>, Refusal> {
+        let claims = UserClaims::verify(token, &self.0.session_secret, self.now().unix_timestamp());
+        let Some(UserClaims { user_name, .. }) = claims else { return Ok(None) };
+        self.read(|world, _| Some(user_name).filter(|name| world.users.contains(name)))
     }
 
     pub(super) fn session(&self, token: &str) -> Option<Claims> {
@@ -161,6 +317,9 @@ impl Server {
         })
     }
 }
+
+/// A time nobody waits for.
+const NEVER: time::Duration = time::Duration::days(36_525);
 
 /// Reads 32 secret bytes from the settings, making them the first time.
 fn secret_setting(world: &mut World, name: &str) -> [u8; 32] {

@@ -4,9 +4,15 @@ use std::{collections::BTreeMap, fs::OpenOptions, io, os::unix::fs::OpenOptionsE
 
 use rusqlite::{Connection, Transaction, params};
 use serde::{Serialize, de::DeserializeOwned};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{table::Table, world::World};
+use super::{
+    audit::{Actor, AuditFilter, AuditPage},
+    audit_log, migrate,
+    table::Table,
+    world::World,
+};
 
 /// Where the server keeps its state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +51,7 @@ pub enum StoreError {
         source: serde_json::Error,
     },
     /// The file was written by a newer program.
-    #[error("the store has version {0}, this program knows {VERSION}")]
+    #[error("the store has version {0}, this program knows {VERSION}", VERSION = migrate::VERSION)]
     Version(i64),
 }
 
@@ -54,7 +60,7 @@ pub(super) struct Database(Connection);
 
 impl Database {
     pub(super) fn open(store: &Store) -> Result<Self, StoreError> {
-        let connection = match store {
+        let mut connection = match store {
             Store::File(path) => {
                 // Keys and sessions are in it, so it is made for its owner alone; SQLite gives its other files its mode.
                 let made = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
@@ -68,39 +74,70 @@ impl Database {
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        match version {
-            0 => connection.execute_batch(&schema())?,
-            VERSION => connection.execute_batch("BEGIN IMMEDIATE; COMMIT")?,
-            newer => return Err(StoreError::Version(newer)),
-        }
+        // Secrets that were removed are gone from the file too.
+        connection.pragma_update(None, "secure_delete", "ON")?;
+        migrate::migrate(&mut connection)?;
         Ok(Self(connection))
+    }
+
+    /// Leaves nothing that was overwritten in the write-ahead log.
+    pub(super) fn scrub(&self) -> Result<(), StoreError> {
+        Ok(self.0.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?)
     }
 
     pub(super) fn load(&self) -> Result<World, StoreError> {
         Ok(World {
             networks: self.rows("network", |id| Some(id.to_owned()))?,
-            keys: self.rows("enrollment_key", |id| Some(id.to_owned()))?,
+            keys: self.rows("enrollment_key", uuid)?,
             hosts: self.rows("host", uuid)?,
             nodes: self.rows("node", uuid)?,
             redemptions: self.rows("redemption", |id| id.rsplit_once(' ').and_then(redemption_id))?,
             joins: self.rows("join_later", uuid)?,
+            users: self.rows("user", |id| Some(id.to_owned()))?,
             settings: self.rows("setting", |id| Some(id.to_owned()))?,
+            events: Vec::new(),
+            audit: Vec::new(),
+            actor: Actor::default(),
+            default_values: Table::new(BTreeMap::new()),
+            netmaker_compat: false,
         })
     }
 
     /// Writes what changed, all of it or nothing.
-    pub(super) fn save(&mut self, world: &World) -> Result<(), StoreError> {
-        let World { networks, keys, hosts, nodes, redemptions, joins, settings } = world;
+    pub(super) fn save(&mut self, world: &World, now: OffsetDateTime) -> Result<(), StoreError> {
+        let World {
+            networks,
+            keys,
+            hosts,
+            nodes,
+            redemptions,
+            joins,
+            users,
+            settings,
+            audit,
+            events: _,
+            actor: _,
+            default_values: _,
+            netmaker_compat: _,
+        } = world;
         let transaction = self.0.transaction()?;
         write(&transaction, "network", networks, Clone::clone)?;
-        write(&transaction, "enrollment_key", keys, Clone::clone)?;
+        write(&transaction, "enrollment_key", keys, Uuid::to_string)?;
         write(&transaction, "host", hosts, Uuid::to_string)?;
         write(&transaction, "node", nodes, Uuid::to_string)?;
-        write(&transaction, "redemption", redemptions, |(value, host)| format!("{value} {host}"))?;
+        write(&transaction, "redemption", redemptions, |(key, host)| format!("{key} {host}"))?;
         write(&transaction, "join_later", joins, Uuid::to_string)?;
+        write(&transaction, "user", users, Clone::clone)?;
         write(&transaction, "setting", settings, Clone::clone)?;
+        for entry in audit {
+            audit_log::append(&transaction, entry, now)?;
+        }
         Ok(transaction.commit()?)
+    }
+
+    /// Lists what the audit trail has for a filter.
+    pub(super) fn audit(&self, filter: &AuditFilter) -> Result<AuditPage, StoreError> {
+        audit_log::list(&self.0, filter)
     }
 
     fn rows<K: Ord + Clone, V: DeserializeOwned + Clone>(
@@ -147,16 +184,6 @@ fn uuid(id: &str) -> Option<Uuid> {
     Uuid::parse_str(id).ok()
 }
 
-fn redemption_id((value, host): (&str, &str)) -> Option<(String, Uuid)> {
-    Some((value.to_owned(), Uuid::parse_str(host).ok()?))
+fn redemption_id((key, host): (&str, &str)) -> Option<(Uuid, Uuid)> {
+    Some((uuid(key)?, uuid(host)?))
 }
-
-fn schema() -> String {
-    let tables = TABLES.map(|table| format!("CREATE TABLE {table} (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;"));
-    format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {VERSION}; COMMIT", tables.concat())
-}
-
-const TABLES: [&str; 7] = ["network", "enrollment_key", "host", "node", "redemption", "join_later", "setting"];
-
-/// Version of the schema, SQLite's `user_version`.
-const VERSION: i64 = 1;

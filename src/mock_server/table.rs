@@ -48,6 +48,22 @@ impl<K: Ord + Clone, V: Clone> Table<K, V> {
         Some(row)
     }
 
+    /// A copy of all rows.
+    pub(super) fn rows(&self) -> BTreeMap<K, V> {
+        self.rows.clone()
+    }
+
+    /// Takes these rows instead.
+    pub(super) fn replace(&mut self, rows: &BTreeMap<K, V>) {
+        let gone: Vec<_> = self.rows.keys().filter(|key| !rows.contains_key(key)).cloned().collect();
+        for key in gone {
+            self.remove(&key);
+        }
+        for (key, value) in rows {
+            self.insert(key.clone(), value.clone());
+        }
+    }
+
     /// The rows that changed, with what they are now; `None` for removed ones.
     pub(super) fn changes(&self) -> impl Iterator<Item = (&K, Option<&V>)> {
         self.before.keys().map(|key| (key, self.rows.get(key)))

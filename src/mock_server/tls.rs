@@ -66,6 +66,8 @@ pub enum TlsError {
 /// What a listener needs, and what clients trust.
 pub(super) struct Identity {
     pub(super) config: Arc<ServerConfig>,
+    /// The same without a word about HTTP.
+    pub(super) broker: Arc<ServerConfig>,
     pub(super) ca_pem: String,
 }
 
@@ -84,8 +86,9 @@ pub(super) fn identity(tls: &Tls, host: &str, now: OffsetDateTime) -> Result<Ide
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![leaf.der().clone()], key)?;
+    let broker = Arc::new(config.clone());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Identity { config: Arc::new(config), ca_pem })
+    Ok(Identity { config: Arc::new(config), broker, ca_pem })
 }
 
 fn leaf_params(tls: &Tls, host: &str, now: OffsetDateTime) -> Result<CertificateParams, TlsError> {

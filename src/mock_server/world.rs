@@ -10,24 +10,43 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{clock::go_time, refusal::Refusal, table::Table};
-use crate::control::wire::{EnrollmentKey, Host, Network, Node, Secret, TagSet};
+use super::{
+    audit::{Actor, AuditEntry},
+    clock::go_time,
+    events::Event,
+    keys::Key,
+    refusal::Refusal,
+    table::Table,
+    users::User,
+};
+use crate::control::wire::{Host, Network, Node, Secret, TagSet};
 
 /// The server's state.
 #[derive(Debug)]
 pub(super) struct World {
     /// By name.
     pub(super) networks: Table<String, Network>,
-    /// By value.
-    pub(super) keys: Table<String, EnrollmentKey>,
+    pub(super) keys: Table<Uuid, Key>,
     pub(super) hosts: Table<Uuid, Host>,
     pub(super) nodes: Table<Uuid, Node>,
-    /// Who has redeemed what: (value of the key, host). Both must exist.
-    pub(super) redemptions: Table<(String, Uuid), Redemption>,
+    /// Who has redeemed what: (key, host). Both must exist.
+    pub(super) redemptions: Table<(Uuid, Uuid), Redemption>,
     /// Nodes that are promised but not made yet, by host.
     pub(super) joins: Table<Uuid, Join>,
+    /// Administrators who log in, by name.
+    pub(super) users: Table<String, User>,
     /// The server's own secrets, by name.
     pub(super) settings: Table<String, Secret>,
+    /// What the running rule did, sent once it is stored.
+    pub(super) events: Vec<Event>,
+    /// What the running rule did to keys, stored with it.
+    pub(super) audit: Vec<AuditEntry>,
+    /// For whom the running rule runs.
+    pub(super) actor: Actor,
+    /// Values of default keys made while this server runs; never stored.
+    pub(super) default_values: Table<Uuid, Secret>,
+    /// Keys are checked and listed as the real server does.
+    pub(super) netmaker_compat: bool,
 }
 
 /// One counted use of a key.
@@ -94,6 +113,10 @@ impl World {
             updated_at: go_time(now),
             ..Network::default()
         };
+        if !self.netmaker_compat && self.has_key_named(name) {
+            let reason = format!("an enrollment key is named {name:?}, which the network's default key would be");
+            return Err(Refusal::bad_request(reason));
+        }
         self.networks.insert(name.clone(), network.clone());
         self.create_default_key(name);
         Ok(network)
@@ -136,12 +159,14 @@ impl World {
         for node in self.node_ids(id) {
             self.delete_node(node);
         }
-        let redeemed: Vec<_> = self.redemptions.iter().map(|(key, _)| key.clone()).filter(|key| key.1 == id).collect();
+        let redeemed: Vec<_> = self.redemptions.iter().map(|(ids, _)| *ids).filter(|ids| ids.1 == id).collect();
         for redemption in redeemed {
             self.redemptions.remove(&redemption);
         }
         self.joins.remove(&id);
-        self.hosts.remove(&id).ok_or_else(|| Refusal::bad_request("record not found"))
+        let host = self.hosts.remove(&id).ok_or_else(|| Refusal::bad_request("record not found"))?;
+        self.events.push(Event::HostDeleted { host: id });
+        Ok(host)
     }
 
     /// Deletes a node and everything that points at it.
@@ -153,6 +178,7 @@ impl World {
             let text = id.to_string();
             host.nodes.get_or_insert_default().retain(|node| *node != text);
         }
+        self.events.push(Event::NodeDeleted { host: node.host_id, network: node.network, node: id });
     }
 
     /// Marks a node for deletion; it is gone when its host confirms.
@@ -160,6 +186,7 @@ impl World {
         let node = self.nodes.get_mut(&id).ok_or_else(|| Refusal::bad_request("no result found"))?;
         node.pending_delete = true;
         "delete".clone_into(&mut node.action);
+        self.node_updated(id);
         Ok(())
     }
 
@@ -175,8 +202,9 @@ impl World {
         let id = Uuid::new_v4();
         node.id = id;
         self.nodes.insert(id, node);
-        let host = self.hosts.get_mut(&host).ok_or_else(|| Refusal::internal("record not found"))?;
-        host.nodes.get_or_insert_default().push(id.to_string());
+        let record = self.hosts.get_mut(&host).ok_or_else(|| Refusal::internal("record not found"))?;
+        record.nodes.get_or_insert_default().push(id.to_string());
+        self.events.push(Event::Joined { host, node: id });
         if let Some(network) = self.networks.get_mut(&network.to_owned()) {
             network.nodes_updated_at = go_time(now);
         }
@@ -231,28 +259,71 @@ impl World {
         self.joins.values().any(|join| join.due <= now.unix_timestamp_nanos())
     }
 
-    /// Forgets how things were, after they were stored.
-    pub(super) fn keep(&mut self) {
-        let Self { networks, keys, hosts, nodes, redemptions, joins, settings } = self;
+    /// Notes that a node changed.
+    pub(super) fn node_updated(&mut self, id: Uuid) {
+        if let Some(node) = self.nodes.get(&id) {
+            self.events.push(Event::NodeUpdated { host: node.host_id, node: id });
+        }
+    }
+
+    /// Forgets how things were, after they were stored; returns what happened.
+    pub(super) fn keep(&mut self) -> Vec<Event> {
+        let Self {
+            networks,
+            keys,
+            hosts,
+            nodes,
+            redemptions,
+            joins,
+            users,
+            settings,
+            default_values,
+            events,
+            audit,
+            actor: _,
+            netmaker_compat: _,
+        } = self;
         networks.keep();
         keys.keep();
         hosts.keep();
         nodes.keep();
         redemptions.keep();
         joins.keep();
+        users.keep();
         settings.keep();
+        default_values.keep();
+        audit.clear();
+        std::mem::take(events)
     }
 
     /// Puts everything back as it was when it was last stored.
     pub(super) fn restore(&mut self) {
-        let Self { networks, keys, hosts, nodes, redemptions, joins, settings } = self;
+        let Self {
+            networks,
+            keys,
+            hosts,
+            nodes,
+            redemptions,
+            joins,
+            users,
+            settings,
+            default_values,
+            events,
+            audit,
+            actor: _,
+            netmaker_compat: _,
+        } = self;
         networks.restore();
         keys.restore();
         hosts.restore();
         nodes.restore();
         redemptions.restore();
         joins.restore();
+        users.restore();
         settings.restore();
+        default_values.restore();
+        events.clear();
+        audit.clear();
     }
 }
 

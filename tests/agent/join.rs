@@ -371,7 +371,8 @@ fn an_api_address_that_leads_nowhere(lab: &mut Lab) -> Result<()> {
 
 fn no_network_by_the_deadline_is_waiting(lab: &mut Lab) -> Result<()> {
     let node = lab.node("one")?;
-    let world = World::new(lab)?;
+    // Only the real server takes a key for a network that does not exist.
+    let world = World::with(lab, Options { netmaker_compat: true, ..Options::default() })?;
     let key = world.key("nowhere", &["not-made-yet"], 1)?;
 
     let waiting = world.start_join(&node, &key, &["--timeout", "2"])?.wait(DONE)?;

@@ -7,6 +7,7 @@ mod join;
 mod lasting;
 mod leave;
 mod refused;
+mod scenario;
 mod world;
 
 use std::process::ExitCode;
@@ -16,5 +17,6 @@ fn main() -> ExitCode {
     cases.extend(lasting::cases());
     cases.extend(leave::cases());
     cases.extend(refused::cases());
+    cases.extend(scenario::cases());
     lab::trials(cases)
 }

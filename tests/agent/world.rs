@@ -108,6 +108,7 @@ impl World {
 pub(crate) fn new_key(name: &str, networks: &[&str]) -> NewKey {
     NewKey {
         name: name.to_owned(),
+        note: String::new(),
         networks: networks.iter().map(|name| (*name).to_owned()).collect(),
         uses: None,
         expiration: None,

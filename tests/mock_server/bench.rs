@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use enroll_agent::{
@@ -49,13 +50,7 @@ impl Bench {
 
     pub(crate) async fn start(options: Options) -> Self {
         let handle = mock_server::start(TcpListener::bind("127.0.0.1:0").unwrap(), options).await.unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        let pem = rustls::pki_types::pem::PemObject::from_pem_slice(handle.ca_pem().as_bytes()).unwrap();
-        roots.add(pem).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let tls = tls.with_root_certificates(roots).with_no_client_auth();
-        let client = Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap();
+        let client = client(handle.ca_pem());
         let base = format!("https://{}", handle.addr());
         Self { handle, client, base }
     }
@@ -125,6 +120,16 @@ impl Bench {
     }
 }
 
+/// A client that trusts one authority.
+pub(crate) fn client(ca_pem: &str) -> Client {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(rustls::pki_types::pem::PemObject::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let tls = tls.with_root_certificates(roots).with_no_client_auth();
+    Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap()
+}
+
 pub(crate) fn device(name: &str, number: u8) -> Host {
     Host {
         id: Uuid::from_u128(0xa000 + u128::from(number)),
@@ -182,6 +187,16 @@ pub(crate) async fn message(answer: Response) -> (u16, String) {
     let body: Value = answer.document().await;
     assert_eq!(body["Code"], status);
     (status, body["Message"].as_str().unwrap().to_owned())
+}
+
+/// Waits until something holds.
+pub(crate) async fn eventually(holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), waiting).await.expect("it holds in the end");
 }
 
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";

@@ -14,7 +14,7 @@ use enroll_agent::{
         seal::gob,
         wire::{GoBytes, Host, WgKey},
     },
-    mock_server::{NewKey, Options},
+    mock_server::{Event, NewKey, Options},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -65,7 +65,7 @@ async fn registration_is_refused_in_the_real_server_s_order() {
 
 #[tokio::test]
 async fn a_registration_answers_as_recorded() {
-    let bench = Bench::new().await;
+    let bench = Bench::with(Options { netmaker_compat: true, ..Options::default() }).await;
     let token =
         bench.key(NewKey { groups: vec!["plant-a.plc".into()], ..key("both-nets", &["plant-a", "office", "gone"]) });
 
@@ -325,4 +325,27 @@ async fn peer_info_has_the_recorded_shape() {
     });
     let peers = json!({"plant-a": {other.public_key.to_base64(): expected}});
     assert_eq!(answer, json!({"Code": 200, "Message": "fetched host peer info", "Response": {"network_peers": peers}}));
+}
+
+#[tokio::test]
+async fn what_was_stored_is_told_in_order_and_what_failed_is_not() {
+    let bench = Bench::new().await;
+    let mut events = bench.handle.events();
+
+    let host = bench.join("plant-a", "a", 1).await;
+    let node = bench.node(host.id, "plant-a");
+    assert!(bench.handle.assign_gateway("plant-a", node, Uuid::from_u128(1)).is_err());
+    bench.handle.delete_host(host.id).unwrap();
+
+    let network = "plant-a".to_owned();
+    let expected = [
+        Event::Registered { host: host.id },
+        Event::Joined { host: host.id, node },
+        Event::NodeDeleted { host: host.id, network, node },
+        Event::HostDeleted { host: host.id },
+    ];
+    for event in expected {
+        assert_eq!(events.try_recv(), Ok(event));
+    }
+    assert!(events.try_recv().is_err());
 }

@@ -3,6 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod administrators;
+mod api;
+mod bad_input;
 mod bench;
+mod broker;
 mod devices;
+mod keys;
+mod mqtt;
 mod program;
+mod store;
+mod trouble;
