@@ -109,6 +109,14 @@ pub enum MembershipError {
     },
 }
 
+/// Renders an error with its causes, once each.
+pub fn describe(error: &MembershipError) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.dedup();
+    texts.join(": ")
+}
+
 fn sent(attempts: u32) -> String {
     if attempts == 0 {
         String::new()

@@ -15,10 +15,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::{sleep, timeout_at};
 
 use super::{
-    Hands, MembershipError, Session,
+    Hands, MembershipError, Session, glance,
     redeem::Redeemed,
-    session,
     tunnel::{self, free_interface, listen_port},
+    watch::{Stage, Watch},
 };
 use crate::{
     control::{Advice, Freshness},
@@ -43,23 +43,6 @@ pub struct JoinRequest {
     pub timeout: Duration,
     /// The key; `None` goes on with the only membership there is.
     pub token: Option<Token>,
-}
-
-/// A step of joining, for progress and timing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// The host proves who it is.
-    Authenticate,
-    /// The interface is configured.
-    Interface,
-    /// The server's assignment is awaited.
-    Networks,
-    /// Backend, interface and identity are made ready; nothing has been sent.
-    Prepare,
-    /// The key goes to the server.
-    Redeem,
-    /// The membership is saved.
-    Save,
 }
 
 /// How the server took us in.
@@ -97,7 +80,7 @@ pub async fn join(
     report: &mut (dyn FnMut(Stage) + Send),
     stop: impl Future<Output = ()>,
 ) -> Result<Joined, MembershipError> {
-    let mut watch = Watch { current: None, report, timings: Vec::new() };
+    let mut watch = Watch::new(report);
     watch.enter(Stage::Prepare);
     let (mut session, mut greeting) = prepare(hands, request).await?;
     let result = tokio::select! {
@@ -107,7 +90,7 @@ pub async fn join(
     let failure = match result {
         Ok(()) => None,
         // What was up before stays up, whatever the server says now.
-        Err(error) if greeting == Greeting::Again && !matches!(error, MembershipError::Stopped) => {
+        Err(error) if is_up(&session, greeting) && !matches!(error, MembershipError::Stopped) => {
             greeting = Greeting::Offline;
             session.note_failure(&error);
             Some(error)
@@ -122,6 +105,12 @@ pub async fn join(
         }
     };
     Ok(Joined { failure, greeting, session, timings: watch.finish() })
+}
+
+/// Whether the interface carries what was assigned before this join.
+fn is_up(session: &Session, greeting: Greeting) -> bool {
+    greeting == Greeting::Again
+        && session.membership.enrolled().is_some_and(|enrolled| !enrolled.assignment.nodes.is_empty())
 }
 
 /// What the server has its part in.
@@ -171,11 +160,8 @@ async fn enter(
         Redeemed::Just { networks } => return Ok(networks),
         Redeemed::Earlier => {}
     }
-    if session.has_new_settings {
-        session.announce_settings().await?;
-    }
     // A server that did not hear of us for an hour forgets our peers (protocol page, "Peer list").
-    session.check_in().await?;
+    persist(patience, async || session.check_in().await).await?;
     // Of a key that spends nothing nothing new is awaited.
     Ok(Some(known).filter(|known| greeting == Greeting::Again && !known.is_empty()))
 }
@@ -249,7 +235,7 @@ async fn open(
             (found(token, interface, request)?, Greeting::New)
         }
     };
-    let backend = session::choose(request.backend, &membership).await?;
+    let backend = glance::choose(request.backend, &membership).await?;
     let before = saved.as_ref().map(|membership| membership.interface.clone());
     let has_new_settings =
         saved.is_some_and(|saved| saved.policy != membership.policy || saved.interface != membership.interface);
@@ -331,7 +317,7 @@ pub(super) async fn further(session: &mut Session, token: &Token) -> Result<Gree
         return Ok(Greeting::Again);
     }
     let mut report = |_| {};
-    let mut watch = Watch { current: None, report: &mut report, timings: Vec::new() };
+    let mut watch = Watch::new(&mut report);
     let told = story(session, Greeting::Further, SERVED_TIMEOUT, &mut watch).await;
     session.redeemed = false;
     told.map(|()| Greeting::Further)
@@ -386,35 +372,3 @@ async fn await_networks(
 
 /// How long somebody at the control socket waits for a further key.
 const SERVED_TIMEOUT: Duration = Duration::from_secs(80);
-
-/// Tells which stage is on and how long each took.
-struct Watch<'a> {
-    current: Option<(Stage, Instant)>,
-    report: &'a mut (dyn FnMut(Stage) + Send),
-    timings: Vec<(Stage, Duration)>,
-}
-
-impl Watch<'_> {
-    fn enter(&mut self, stage: Stage) {
-        if self.current.is_some_and(|(current, _)| current == stage) {
-            return;
-        }
-        self.stop();
-        self.current = Some((stage, clock::now()));
-        (self.report)(stage);
-    }
-
-    fn stop(&mut self) {
-        let Some((stage, since)) = self.current.take() else { return };
-        let passed = clock::now().saturating_duration_since(since);
-        match self.timings.iter_mut().find(|(known, _)| *known == stage) {
-            Some((_, sum)) => *sum += passed,
-            None => self.timings.push((stage, passed)),
-        }
-    }
-
-    fn finish(mut self) -> Vec<(Stage, Duration)> {
-        self.stop();
-        self.timings
-    }
-}

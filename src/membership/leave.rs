@@ -1,8 +1,10 @@
 //! Leaving: the server is told first, then the interface goes, then the state. A failure is noted, not obeyed.
 
-use super::{Hands, MembershipError, Session, session::describe};
+use uuid::Uuid;
+
+use super::{Hands, MembershipError, Session, error::describe};
 use crate::{
-    control::Freshness,
+    control::{Advice, Freshness},
     model::{Backend, NetworkName, Server},
 };
 
@@ -14,6 +16,23 @@ pub struct Farewell {
 }
 
 impl Session {
+    /// Deletes a node of this host; one that is gone already is what was wanted.
+    pub(super) async fn delete_node(&mut self, network: &NetworkName, node_id: Uuid) -> Result<(), MembershipError> {
+        match self.call(async |rest| rest.leave_network(network, node_id).await).await {
+            Err(MembershipError::Rest(error)) if error.advice() == Advice::Broken => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Deletes this host on the server; one that is gone already is what was wanted.
+    pub(super) async fn delete_host(&mut self) -> Result<(), MembershipError> {
+        let host_id = self.membership.identity.host_id;
+        match self.call(async |rest| rest.delete_host(host_id).await).await {
+            Err(MembershipError::Deleted(_)) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Leaves one network; the membership with the server and its other networks stay.
     pub async fn leave_network(&mut self, network: &NetworkName) -> Result<(), MembershipError> {
         let Some(node_id) = self.assignment().nodes.get(network).map(|node| node.id) else {

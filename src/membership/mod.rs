@@ -3,21 +3,25 @@
 //! This is where the hands meet: store, server and interface.
 
 mod error;
+mod glance;
 mod join;
 mod leave;
 mod redeem;
 mod rehearse;
 mod session;
 mod tunnel;
+mod watch;
 
 use std::path::PathBuf;
 
-pub use error::MembershipError;
-pub use join::{Greeting, JoinRequest, Joined, Stage, join};
+pub use error::{MembershipError, describe};
+pub use glance::status;
+pub use join::{Greeting, JoinRequest, Joined, join};
 pub use leave::{Farewell, leave};
 pub use rehearse::{Rehearsal, Spending, rehearse};
-pub use session::{News, Round, Session, describe, status};
+pub use session::{News, Round, Session};
 pub use tunnel::Tunnel;
+pub use watch::Stage;
 
 use crate::{
     control::{Rest, client_config},

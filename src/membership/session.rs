@@ -2,19 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use uuid::Uuid;
-
 use crate::{
     control::{self, Advice, Freshness, Rest, RestError, ServerFacts},
     daemon::clock,
     facts,
-    link::{self, LinkError},
-    model::{Assignment, Backend, Enrolled, InterfaceName, Membership, NetworkName, Phase, Server, Status, Token},
+    link::LinkError,
+    model::{Assignment, Backend, Enrolled, InterfaceName, Membership, Phase, Server, Status, Token},
     plan,
-    store::{Lock, Store},
+    store::Lock,
 };
 
-use super::{Greeting, Hands, MembershipError, OWN_PREFIX, Tunnel, join, tunnel};
+use super::{Greeting, Hands, MembershipError, OWN_PREFIX, Tunnel, error::describe, glance, join, tunnel};
 
 /// The right and the means to work on one membership.
 #[derive(Debug)]
@@ -91,7 +89,7 @@ impl Session {
         let lock = hands.store.lock(server)?;
         let membership = hands.store.load(server)?.filter(|membership| membership.enrolled().is_some());
         let membership = membership.ok_or(MembershipError::NotEnrolled)?;
-        let backend = choose(backend, &membership).await?;
+        let backend = glance::choose(backend, &membership).await?;
         Self::new(hands.clone(), lock, membership, backend)
     }
 
@@ -165,7 +163,10 @@ impl Session {
     }
 
     /// Makes a call that needs authentication; a token that the server does not accept any more is renewed once.
-    async fn call<T>(&mut self, call: impl AsyncFn(&Rest) -> Result<T, RestError>) -> Result<T, MembershipError> {
+    pub(super) async fn call<T>(
+        &mut self,
+        call: impl AsyncFn(&Rest) -> Result<T, RestError>,
+    ) -> Result<T, MembershipError> {
         self.authenticate().await?;
         match call(&self.rest).await {
             Err(error) if error.advice() == Advice::Denied => {
@@ -292,48 +293,31 @@ impl Session {
         Ok(())
     }
 
-    /// Deletes a node of this host; one that is gone already is what was wanted.
-    pub(super) async fn delete_node(&mut self, network: &NetworkName, node_id: Uuid) -> Result<(), MembershipError> {
-        match self.call(async |rest| rest.leave_network(network, node_id).await).await {
-            Err(MembershipError::Rest(error)) if error.advice() == Advice::Broken => Ok(()),
-            other => other,
-        }
-    }
-
-    /// Deletes this host on the server; one that is gone already is what was wanted.
-    pub(super) async fn delete_host(&mut self) -> Result<(), MembershipError> {
-        let host_id = self.membership.identity.host_id;
-        match self.call(async |rest| rest.delete_host(host_id).await).await {
-            Err(MembershipError::Deleted(_)) => Ok(()),
-            other => other,
-        }
-    }
-
     /// Checks in and does one round with peers computed afresh.
     pub async fn sync(&mut self) -> Result<Round, MembershipError> {
         self.check_in().await?;
         self.round(Freshness::Recomputed).await
     }
 
-    /// Tells the server that this host is alive and where.
+    /// Tells the server that this host is alive and where, and settings that it has not heard of.
     pub async fn check_in(&mut self) -> Result<(), MembershipError> {
         let have = self.tunnel.observe().await?;
         let port = tunnel::listen_port(&self.membership, have.as_ref())?;
-        let update = control::check_in(&self.membership, &facts::gather(&[OWN_PREFIX]), port);
-        let host_id = self.membership.identity.host_id;
-        self.call(async |rest| rest.update(host_id, &update).await).await?;
+        let facts = facts::gather(&[OWN_PREFIX]);
+        if self.has_new_settings {
+            // Name, MTU and a fixed port are not taken from a check-in.
+            self.report(&control::update_host(&self.membership, &facts, port)).await?;
+            self.has_new_settings = false;
+        }
+        self.report(&control::check_in(&self.membership, &facts, port)).await?;
         // A relay that the server could not name before may have a name by now.
         self.name_relays().await;
         Ok(())
     }
 
-    /// Tells the server settings that it takes from an update alone: name, MTU, fixed port.
-    pub(super) async fn announce_settings(&mut self) -> Result<(), MembershipError> {
-        let have = self.tunnel.observe().await?;
-        let port = tunnel::listen_port(&self.membership, have.as_ref())?;
-        let update = control::update_host(&self.membership, &facts::gather(&[OWN_PREFIX]), port);
+    async fn report(&mut self, update: &control::wire::HostUpdate) -> Result<(), MembershipError> {
         let host_id = self.membership.identity.host_id;
-        self.call(async |rest| rest.update(host_id, &update).await).await
+        self.call(async |rest| rest.update(host_id, update).await).await
     }
 
     /// Learns the names and keys of relays that are known by node id only; a failure leaves them unnamed.
@@ -400,41 +384,6 @@ impl Session {
             Advice::Broken | Advice::RetryAfter(_) => error.into(),
         }
     }
-}
-
-/// Summarizes the saved membership with `server` as far as it can be seen from outside the process that serves it.
-///
-/// # Errors
-/// [`MembershipError::Store`] if the state cannot be read.
-pub async fn status(hands: &Store, server: &Server) -> Result<Option<Status>, MembershipError> {
-    let Some(membership) = hands.load(server)? else { return Ok(None) };
-    let observed = match Tunnel::open(Backend::Kernel, &membership) {
-        Ok(mut tunnel) => tunnel.observe().await,
-        Err(error) => Err(error),
-    };
-    let (have, error) = match observed {
-        Ok(have) => (have, None),
-        Err(error) => (None, Some(describe(&error))),
-    };
-    Ok(Some(plan::summarize(&membership, have.as_ref(), Some(Backend::Kernel), error)))
-}
-
-/// Chooses who carries the interface of a membership: whoever does already, else by what this machine can do.
-pub(super) async fn choose(forced: Option<Backend>, membership: &Membership) -> Result<Backend, MembershipError> {
-    if forced != Some(Backend::Userspace)
-        && let Ok(Some(_)) = Tunnel::open(Backend::Kernel, membership)?.observe().await
-    {
-        return Ok(Backend::Kernel);
-    }
-    Ok(link::choose(forced).await?)
-}
-
-/// Renders an error with its causes, once each.
-pub fn describe(error: &MembershipError) -> String {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    let mut texts: Vec<String> = causes.map(ToString::to_string).collect();
-    texts.dedup();
-    texts.join(": ")
 }
 
 fn news(before: &Assignment, now: &Assignment) -> News {
