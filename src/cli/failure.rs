@@ -309,6 +309,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_readme_has_the_same_exit_codes() {
+        let readme = include_str!("../../README.md");
+        let rows: Vec<_> = EXIT_CODES.lines().skip(1).map(|line| line.trim().split_once("  ").unwrap()).collect();
+
+        for (code, meaning) in &rows {
+            assert!(readme.contains(&format!("| {code} | {meaning} |")), "{code} {meaning}");
+        }
+        let known = [OTHER, USAGE, NOT_ENROLLED, DENIED, REFUSED, FOREIGN, WAITING, TEMPORARY, CONFIGURATION];
+        let codes: Vec<u8> = rows.iter().skip(1).map(|(code, _)| code.parse().unwrap()).collect();
+        assert_eq!(codes, known);
+    }
+
+    #[test]
     fn a_key_typed_in_the_wrong_place_is_not_repeated() {
         let text = "error: unrecognized subcommand 'eyJzZXJ2ZXIiOiJhcGkubm0uZXhhbXBsZS5uZXQi'\n\nUsage: agent";
 

@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_relay_forwards_for_those_the_key_gives_it", a_relay_forwards),
         ("only_public_facts_leave_the_device", only_public_facts_leave_the_device),
         ("the_key_comes_from_wherever_it_is", the_key_comes_from_wherever_it_is),
+        ("a_person_is_told_what_happens_and_what_came_of_it", a_person_is_told),
         ("a_key_does_not_stay_visible", a_key_does_not_stay_visible),
         ("joining_again_spends_nothing", joining_again_spends_nothing),
         ("a_further_key_adds_its_networks", a_further_key_adds_its_networks),
@@ -118,8 +119,14 @@ fn only_public_facts_leave_the_device(lab: &mut Lab) -> Result<()> {
 
 fn the_key_comes_from_wherever_it_is(lab: &mut Lab) -> Result<()> {
     let (one, two, three, four) = (lab.node("argv")?, lab.node("stdin")?, lab.node("env")?, lab.node("toml")?);
+    let (fifth, sixth) = (lab.node("path")?, lab.node("credential")?);
     let world = World::new(lab)?;
-    let key = world.key("team", &["office"], 4)?;
+    let key = world.key("team", &["office"], 6)?;
+    let credential = world.folder.path().join("enroll-agent.key");
+    std::fs::write(&credential, &key)?;
+    std::fs::set_permissions(&credential, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let pointing = world.folder.path().join("pointing.toml");
+    std::fs::write(&pointing, format!("key_file = \"{}\"\n", credential.display()))?;
     let file = world.folder.path().join("keyed.toml");
     std::fs::write(&file, format!("key = \"{key}\"\n"))?;
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
@@ -130,6 +137,8 @@ fn the_key_comes_from_wherever_it_is(lab: &mut Lab) -> Result<()> {
         (&two, world.agent(&two, &["join", "--json", "-"]).stdin(wrapped)),
         (&three, world.agent(&three, &["join", "--json"]).env("ENROLL_AGENT_KEY", &key)),
         (&four, world.agent(&four, &["join", "--json"]).env("ENROLL_AGENT_CONFIG", &file)),
+        (&fifth, world.agent(&fifth, &["join", "--json"]).env("ENROLL_AGENT_CONFIG", &pointing)),
+        (&sixth, world.agent(&sixth, &["join", "--json"]).env("CREDENTIALS_DIRECTORY", world.folder.path())),
     ];
 
     for (node, program) in programs {
@@ -137,6 +146,25 @@ fn the_key_comes_from_wherever_it_is(lab: &mut Lab) -> Result<()> {
         assert_eq!(process.json(JOINED)?["result"], "enrolled", "by {}", node.name);
     }
     assert_eq!(world.uses_left("team")?, 0);
+    Ok(())
+}
+
+fn a_person_is_told(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("one")?;
+    let world = World::new(lab)?;
+    let key = world.key("team", &["office"], 1)?;
+
+    let process = node.spawn(world.agent(&node, &["join", &key]))?;
+    process.line(JOINED, |line| line.contains("prepare ") && line.contains("interface ") && line.contains(" ms"))?;
+
+    let output = process.output()?;
+    let (result, progress) = (output.stdout.join("\n"), output.stderr.join("\n"));
+    for said in ["enrolled", "office", "10.202.0.1/24, fd00:202::1/64", "interface enroll0, userspace, port 51821"] {
+        assert!(result.contains(said), "{result}");
+    }
+    for said in ["preparing", "redeeming the key", "waiting for the networks", "configuring the interface", "saving"] {
+        assert!(progress.contains(said), "{progress}");
+    }
     Ok(())
 }
 
