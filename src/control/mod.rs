@@ -15,5 +15,5 @@ pub mod wire;
 pub use assignment::{AssignmentError, ServerFacts, assignment, name_relays, network_names, server_facts};
 pub use document::{check_in, host, inadmissible_host, update_host};
 pub use failure::{Advice, CertificateProblem, Garbled, Refusal, RestError};
-pub use rest::{Freshness, NETWORKS_HEADER, Registered, Rest};
+pub use rest::{Freshness, Registered, Rest};
 pub use trust::{TrustError, client_config};

@@ -90,7 +90,7 @@ impl Rest {
     pub async fn register(&self, token: &Secret, host: &wire::Host) -> Result<Registered, RestError> {
         let path = format!("/api/v1/host/register/{}", token.expose());
         let response = self.send(self.request(Method::POST, &path).json_body(host)?).await?;
-        let networks = response.headers().get(NETWORKS_HEADER).and_then(|value| value.to_str().ok());
+        let networks = response.headers().get(wire::NETWORKS_HEADER).and_then(|value| value.to_str().ok());
         let networks = networks.map(|text| text.split(',').filter_map(|name| name.trim().parse().ok()).collect());
         let response = self.read_essentials(response, wire::essential::registration).await?;
         Ok(Registered { networks, response })
@@ -247,9 +247,6 @@ impl JsonBody for RequestBuilder {
         Ok(self.header(header::CONTENT_TYPE, "application/json").body(body))
     }
 }
-
-/// Names the networks a key grants, in answers of servers that know the extension.
-pub const NETWORKS_HEADER: &str = "enroll-agent-networks";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

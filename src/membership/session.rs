@@ -93,11 +93,6 @@ impl Session {
         Self::new(hands.clone(), lock, membership, backend)
     }
 
-    /// The membership as it is saved.
-    pub fn membership(&self) -> &Membership {
-        &self.membership
-    }
-
     /// Who carries the packets.
     pub fn backend(&self) -> Backend {
         self.tunnel.backend()

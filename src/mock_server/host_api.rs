@@ -24,7 +24,7 @@ use super::{
     secrets::password_matches,
     server::Server,
 };
-use crate::control::wire::{AuthRequest, AuthToken, Host, HostUpdate, RegisterResponse, Signal};
+use crate::control::wire::{self, AuthRequest, AuthToken, Host, HostUpdate, RegisterResponse, Signal};
 
 /// The calls of devices.
 pub(super) fn calls() -> Vec<Call> {
@@ -76,7 +76,7 @@ async fn register(State(server): State<Server>, Path(token): Path<String>, bytes
     if server.announces_networks()
         && let Ok(names) = HeaderValue::from_str(&networks.join(","))
     {
-        response.headers_mut().insert(NETWORKS_HEADER, names);
+        response.headers_mut().insert(wire::NETWORKS_HEADER, names);
     }
     Ok(response)
 }
@@ -234,8 +234,5 @@ async fn status(State(server): State<Server>) -> Response {
 async fn caller_address(Extension(address): Extension<SocketAddr>) -> String {
     address.ip().to_canonical().to_string()
 }
-
-/// An extension of ours: the names of the networks in which a registration gave, or will give, the host a node.
-pub(super) const NETWORKS_HEADER: &str = "enroll-agent-networks";
 
 const HEALTHY: &str = "Server is up and running!!";

@@ -38,6 +38,10 @@ pub use self::{
     update::{HostAction, HostUpdate, Metrics, Signal},
 };
 
+/// An extension of ours in the answer to a registration: the names of the networks in which it gives the host a node,
+/// with commas between them.
+pub const NETWORKS_HEADER: &str = "enroll-agent-networks";
+
 /// A length of time as Go writes it: whole nanoseconds.
 pub type Nanoseconds = i64;
 
