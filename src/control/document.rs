@@ -15,7 +15,7 @@ use crate::{
 /// It always is the complete one: a field left out would be cleared on the server (protocol page, "Check-in").
 pub fn host(membership: &Membership, facts: &Facts, listen_port: NonZeroU16) -> wire::Host {
     let Membership { identity, interface, policy, .. } = membership;
-    let Identity { host_id, mac: Mac(mac), password, private_key, traffic } = identity;
+    let Identity { former_key: _, host_id, mac: Mac(mac), next_key: _, password, private_key: _, traffic } = identity;
     let assigned_mtu = membership.enrolled().and_then(|enrolled| enrolled.assignment.mtu);
     let public_port = policy.endpoint.map(|endpoint| endpoint.port()).filter(|port| *port != 0);
     let ip = policy.endpoint.map(|endpoint| endpoint.ip());
@@ -40,7 +40,7 @@ pub fn host(membership: &Membership, facts: &Facts, listen_port: NonZeroU16) -> 
         listen_port: listen_port.get().into(),
         public_listen_port: public_port.unwrap_or(listen_port.get()).into(),
         mtu: policy.mtu.or(assigned_mtu).unwrap_or(DEFAULT_MTU).into(),
-        public_key: private_key.public_key().into(),
+        public_key: identity.announced_key().into(),
         mac_address: mac.as_slice().into(),
         traffic_key_public: seal::gob::encode(&traffic.private_key.public_key().0, Some(&traffic.name))
             .as_slice()
@@ -176,6 +176,7 @@ mod tests {
             policy,
             sent: std::collections::BTreeSet::new(),
             server: "api.example.net".parse().unwrap(),
+            switch: crate::model::Switch::On,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -52,7 +53,7 @@ pub struct Node {
 }
 
 /// Whether a membership carries traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Connection {
     /// Addresses and peers are configured.
@@ -62,7 +63,7 @@ pub enum Connection {
 }
 
 /// Who picks the relay gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RelayChoice {
     /// The nearest one is selected automatically.
@@ -72,15 +73,17 @@ pub enum RelayChoice {
 }
 
 /// The gateway that forwards for this host in one network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Relay {
     /// One of its overlay addresses; `None` until the server told.
+    #[schemars(with = "Option<String>")]
     pub address: Option<IpAddr>,
     /// Its host name; `None` until the server told.
     pub name: Option<String>,
     /// Its node id.
     pub node_id: Uuid,
     /// Its WireGuard key; `None` until the server told.
+    #[schemars(with = "Option<String>")]
     pub public_key: Option<PublicKey>,
 }
 

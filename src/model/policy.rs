@@ -21,7 +21,7 @@ pub struct Policy {
 }
 
 /// Settings given now; `None` leaves the saved one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overrides {
     /// See [`Policy::ca_file`].
     pub ca_file: Option<PathBuf>,

@@ -15,7 +15,7 @@ use crate::model::{Assignment, Connection, Device, LinkState, Observation, Peer,
 pub const DEFAULT_MTU: u16 = 1420;
 
 /// WireGuard drops a session this long after its handshake (whitepaper §6.1, `REJECT_AFTER_TIME`).
-const SESSION_LIFETIME: Duration = Duration::from_secs(180);
+pub(super) const SESSION_LIFETIME: Duration = Duration::from_secs(180);
 
 /// What there is around the interface that no route may take away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use uuid::Uuid;
 pub use self::error::AssignmentError;
 use super::wire;
 use crate::model::{
-    Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PublicKey, Relay, RelayChoice, Remark,
-    Server,
+    Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PrivateKey, PublicKey, Relay, RelayChoice,
+    Remark, Server,
 };
 
 /// What the server says about itself, as far as it is used.
@@ -46,8 +46,8 @@ pub fn network_names(pull: &wire::HostPull) -> BTreeSet<NetworkName> {
 /// [`AssignmentError`] for the first value that cannot be used; no part of the answer is then.
 pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignment, AssignmentError> {
     refuse_foreign(pull.host.id, identity)?;
-    let own_key = identity.private_key.public_key();
-    if PublicKey::from(pull.host.public_key) != own_key {
+    let own = own_keys(identity);
+    if !own.contains(&host_key(pull)) {
         return Err(AssignmentError::ForeignKey);
     }
     let mut assignment = Assignment {
@@ -69,17 +69,56 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         }
     }
     refuse_overlaps(&assignment.nodes)?;
-    for wire in pull.peers.iter().flatten().filter(|wire| !wire.remove) {
+    let PushedPeers { peers, remarks } = peers(pull.peers.as_deref().unwrap_or_default(), &own)?;
+    Ok(Assignment { peers, remarks, ..assignment })
+}
+
+/// The WireGuard key that the server knows this host by.
+pub fn host_key(pull: &wire::HostPull) -> PublicKey {
+    pull.host.public_key.into()
+}
+
+/// A host's peers, without the rest of an assignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushedPeers {
+    /// All of them.
+    pub peers: BTreeMap<PublicKey, Peer>,
+    /// What was left out, and why.
+    pub remarks: BTreeSet<Remark>,
+}
+
+/// Checks the peers that were pushed to the host of `identity`.
+///
+/// # Errors
+/// [`AssignmentError`] for the first value that cannot be used; no part of the message is then.
+pub fn pushed_peers(update: &wire::HostPeerUpdate, identity: &Identity) -> Result<PushedPeers, AssignmentError> {
+    refuse_foreign(update.host.id, identity)?;
+    let listed = update.host_peers.as_ref().or(update.peers_compat.as_ref());
+    peers(listed.map_or(&[], Vec::as_slice), &own_keys(identity))
+}
+
+fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<PushedPeers, AssignmentError> {
+    let (mut peers, mut remarks) = (BTreeMap::new(), BTreeSet::new());
+    for wire in listed.iter().filter(|wire| !wire.remove) {
         let public_key = PublicKey::from(wire.public_key);
-        if public_key == own_key {
-            assignment.remarks.insert(Remark::OwnKeyAmongPeers);
+        if own.contains(&public_key) {
+            remarks.insert(Remark::OwnKeyAmongPeers);
             continue;
         }
-        let peer = peer(wire, public_key, &mut assignment.remarks)?;
-        merge(assignment.peers.entry(public_key).or_default(), peer);
+        let peer = peer(wire, public_key, &mut remarks)?;
+        merge(peers.entry(public_key).or_default(), peer);
     }
-    refuse_shared_allowed_ips(&assignment.peers)?;
-    Ok(assignment)
+    refuse_shared_allowed_ips(&peers)?;
+    Ok(PushedPeers { peers, remarks })
+}
+
+/// The key in force, and the one that is being announced.
+fn own_keys(identity: &Identity) -> Vec<PublicKey> {
+    [Some(&identity.private_key), identity.next_key.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(PrivateKey::public_key)
+        .collect()
 }
 
 /// Fills in what the server knows about the relays that an assignment names by node id only.
