@@ -75,7 +75,7 @@ impl Run {
 /// How the service behaves.
 pub(super) fn settings(config: &Config) -> Settings {
     let crate::config::ServiceConfig { open_status: _, poll, reenroll, spread } = config.service;
-    Settings { backend: config.backend, poll, reenroll, spread }
+    Settings { backend: config.backend, overrides: config.overrides.clone(), poll, reenroll, spread }
 }
 
 /// One that cannot be used is told and left out: an enrolled device must not suffer from a dead key.

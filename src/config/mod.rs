@@ -185,13 +185,8 @@ impl Config {
             Ok(WantedMembership {
                 backend: backend.or(self.backend),
                 interface,
-                overrides: Overrides {
-                    ca_file: overrides.ca_file.or_else(|| self.overrides.ca_file.clone()),
-                    endpoint: overrides.endpoint.or(self.overrides.endpoint),
-                    listen_port: overrides.listen_port,
-                    mtu: overrides.mtu.or(self.overrides.mtu),
-                    name: overrides.name.or_else(|| self.overrides.name.clone()),
-                },
+                // Two interfaces cannot share a port.
+                overrides: overrides.or(Overrides { listen_port: None, ..self.overrides.clone() }),
                 timeout,
                 token,
             })

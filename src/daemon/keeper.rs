@@ -51,9 +51,18 @@ pub(super) struct Keeper {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rhythm {
     /// Until the first round.
-    pub(super) first: Duration,
+    pub(super) first: First,
     /// Between pulls while nothing is pushed.
     pub(super) poll: Duration,
+}
+
+/// When a session first talks.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum First {
+    /// This long after its start.
+    After(Duration),
+    /// It just did: the membership was joined.
+    Joined,
 }
 
 /// Something for a keeper.
@@ -264,7 +273,7 @@ impl Keeper {
                 self.tell(Event::Hinted(Hint::RotateKeys));
             }
         } else if after == After::Switched {
-            self.switch(switch, Duration::ZERO, outcome);
+            self.switch(switch, First::After(Duration::ZERO), outcome);
         } else {
             self.tell(Event::Ended(outcome));
         }
@@ -274,14 +283,21 @@ impl Keeper {
     }
 
     /// Begins or ends a session, after the interface was put in order with this `outcome`.
-    fn switch(&mut self, switch: Switch, first: Duration, outcome: Outcome) {
+    fn switch(&mut self, switch: Switch, first: First, outcome: Outcome) {
         match switch {
             Switch::Off => {
                 self.push.close();
                 self.session = None;
             }
             Switch::On => {
-                self.session = Some(Session::new(clock::now(), first, self.rhythm.poll));
+                let after = match first {
+                    First::After(wait) => wait,
+                    First::Joined => self.rhythm.poll,
+                };
+                self.session = Some(Session::new(clock::now(), after, self.rhythm.poll));
+                if let First::Joined = first {
+                    self.tell(Event::Ended(Outcome::Synced { checked_in: true, recomputed: true }));
+                }
                 self.tell(Event::Ended(outcome));
             }
         }

@@ -19,7 +19,7 @@ use super::{
     clock::{self, Jumps},
     enroll::{self, Enrollment},
     errand::{self, After, Command},
-    keeper::{Keeper, Message, Rhythm},
+    keeper::{First, Keeper, Message, Rhythm},
     notify,
     requests::{self, Kept, Plain, say},
 };
@@ -37,6 +37,8 @@ use crate::{
 pub struct Settings {
     /// `None` picks the kernel if it has WireGuard.
     pub backend: Option<Backend>,
+    /// Settings of memberships that are joined through the socket, where whoever asks says nothing.
+    pub overrides: Overrides,
     /// Time between pulls while nothing is pushed.
     pub poll: Duration,
     /// Whether a host that the server deleted enrolls again with a key of the configuration.
@@ -158,7 +160,7 @@ impl Service {
         if let Some(work) = only {
             let (sender, receiver) = oneshot::channel();
             begun.push(receiver);
-            self.keep(work, self.settings.poll, sender);
+            self.keep(work, First::Joined, sender);
         } else {
             for server in self.saved() {
                 let (sender, receiver) = oneshot::channel();
@@ -192,7 +194,7 @@ impl Service {
         });
     }
 
-    fn keep(&mut self, work: Box<Work>, first: Duration, begun: oneshot::Sender<()>) {
+    fn keep(&mut self, work: Box<Work>, first: First, begun: oneshot::Sender<()>) {
         let server = work.membership().server.clone();
         self.board.show(work.recent_status());
         let rhythm = Rhythm { first, poll: self.settings.poll };
@@ -383,6 +385,7 @@ impl Service {
             Ok(server) => server,
             Err(error) => return self.refuse(call, errand::failure(&error)),
         };
+        let overrides = overrides.or(self.settings.overrides.clone());
         if let Some(inbox) = self.kept.get(&server) {
             let kept = Kept { inbox: inbox.clone(), server };
             let board = self.board.clone();
@@ -436,7 +439,7 @@ impl Service {
                     Some(work) => {
                         // An enrollment has just talked to the server.
                         let fresh = self.enrolling.remove(&server).is_some();
-                        self.keep(work, if fresh { self.settings.poll } else { first }, begun);
+                        self.keep(work, if fresh { First::Joined } else { First::After(first) }, begun);
                     }
                     None => self.resume_enrolling(server),
                 }
@@ -470,7 +473,7 @@ impl Service {
                     status: Box::new(work.recent_status()),
                     timings: timings.into_iter().collect(),
                 };
-                self.keep(Box::new(work), self.settings.poll, oneshot::channel().0);
+                self.keep(Box::new(work), First::Joined, oneshot::channel().0);
                 answer
             }
             Err(error) => {

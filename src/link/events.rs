@@ -83,12 +83,12 @@ async fn watch(
     changes: mpsc::Sender<HostChange>,
 ) {
     while let Some((message, _)) = messages.next().await {
-        let mut touched = BTreeSet::new();
-        touched.extend(index_of(&message));
+        let mut touched = Touched::default();
+        touched.note(message);
         // What belongs together comes together.
         let burst = async {
             while let Ok(Some((message, _))) = timeout(QUIET, messages.next()).await {
-                touched.extend(index_of(&message));
+                touched.note(message);
             }
         };
         if timeout(LONGEST_BURST, burst).await.is_err() {
@@ -101,12 +101,46 @@ async fn watch(
                 continue;
             }
         };
-        let name = |index: &u32| now.names.get(index).or_else(|| known.names.get(index)).cloned();
-        let change = HostChange { moved: known.difference(&now), touched: touched.iter().filter_map(name).collect() };
+        let change = HostChange { moved: known.difference(&now), touched: touched.names(&known, &now) };
         known = now;
+        tracing::debug!(?change, "this machine changed");
         if change != HostChange::default() && changes.send(change).await.is_err() {
             return;
         }
+    }
+}
+
+/// Interfaces that messages were about.
+#[derive(Debug, Default)]
+struct Touched {
+    indexes: BTreeSet<u32>,
+    /// Of interfaces that may have come and gone in between.
+    names: BTreeSet<String>,
+}
+
+impl Touched {
+    fn note(&mut self, message: NetlinkMessage<Message>) {
+        let NetlinkPayload::InnerMessage(message) = message.payload else { return };
+        match message {
+            Message::NewLink(link) | Message::DelLink(link) => self.names.extend(name_of(link).map(|(_, name)| name)),
+            Message::NewAddress(address) | Message::DelAddress(address) => {
+                self.indexes.insert(address.header.index);
+            }
+            Message::NewRoute(route) | Message::DelRoute(route) => {
+                self.indexes.extend(route.attributes.iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(index) => Some(*index),
+                    _ => None,
+                }));
+            }
+            _ => {}
+        }
+    }
+
+    fn names(self, before: &Whereabouts, now: &Whereabouts) -> BTreeSet<String> {
+        let name = |index: &u32| now.names.get(index).or_else(|| before.names.get(index)).cloned();
+        let mut names = self.names;
+        names.extend(self.indexes.iter().filter_map(name));
+        names
     }
 }
 
@@ -133,7 +167,11 @@ impl Whereabouts {
             netlink.request(message, flags).await.map_err(|source| failed("look at this machine's network", source))
         };
         let links = ask(Message::GetLink(LinkMessage::default()), dump).await?;
-        let names: BTreeMap<_, _> = links.into_iter().filter_map(name_of).collect();
+        let link = |reply| match reply {
+            Message::NewLink(link) => name_of(link),
+            _ => None,
+        };
+        let names: BTreeMap<_, _> = links.into_iter().filter_map(link).collect();
         let listed = ask(Message::GetAddress(AddressMessage::default()), dump).await?;
         let mut addresses: BTreeMap<u32, BTreeSet<IpNet>> = BTreeMap::new();
         for &index in names.keys() {
@@ -161,28 +199,12 @@ impl Whereabouts {
     }
 }
 
-fn name_of(reply: Message) -> Option<(u32, String)> {
-    let Message::NewLink(link) = reply else { return None };
+fn name_of(link: LinkMessage) -> Option<(u32, String)> {
     let name = link.attributes.into_iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name),
         _ => None,
     });
     Some((link.header.index, name?))
-}
-
-fn index_of(message: &NetlinkMessage<Message>) -> Option<u32> {
-    let NetlinkPayload::InnerMessage(message) = &message.payload else { return None };
-    match message {
-        Message::NewLink(link) | Message::DelLink(link) => Some(link.header.index),
-        Message::NewAddress(address) | Message::DelAddress(address) => Some(address.header.index),
-        Message::NewRoute(route) | Message::DelRoute(route) => {
-            route.attributes.iter().find_map(|attribute| match attribute {
-                RouteAttribute::Oif(index) => Some(*index),
-                _ => None,
-            })
-        }
-        _ => None,
-    }
 }
 
 /// Asks which way packets to `far` would go.

@@ -36,6 +36,18 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// Returns these, and where they say nothing `others`.
+    pub fn or(self, others: Self) -> Self {
+        let Self { ca_file, endpoint, listen_port, mtu, name } = self;
+        Self {
+            ca_file: ca_file.or(others.ca_file),
+            endpoint: endpoint.or(others.endpoint),
+            listen_port: listen_port.or(others.listen_port),
+            mtu: mtu.or(others.mtu),
+            name: name.or(others.name),
+        }
+    }
+
     /// Returns `saved` with what was given now on top.
     pub fn over(&self, saved: Policy) -> Policy {
         let Self { ca_file, endpoint, listen_port, mtu, name } = self.clone();

@@ -7,6 +7,7 @@ mod join;
 mod lasting;
 mod leave;
 mod refused;
+mod run;
 mod scenario;
 mod world;
 
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
     cases.extend(lasting::cases());
     cases.extend(leave::cases());
     cases.extend(refused::cases());
+    cases.extend(run::cases());
     cases.extend(scenario::cases());
     lab::trials(cases)
 }
