@@ -35,6 +35,7 @@ mod key_info;
 mod keys;
 mod messages;
 mod migrate;
+mod network_rules;
 mod node_api;
 mod openapi;
 mod parse;

@@ -257,3 +257,45 @@ const CALLS: &str = "
     get /api/ext/v1/audit/export
     get /api/ext/v1/openapi.json
 ";
+
+#[tokio::test]
+async fn networks_are_refused_with_the_real_messages() {
+    let bench = Bench::new().await;
+    let create = |body: Value| bench.admin(Method::POST, "/api/networks", body);
+    let refused = [
+        (json!({"netid": "a".repeat(33)}), "network name shouldn't exceed 32 characters"),
+        (json!({"netid": "lab"}), "IPv4 or IPv6 CIDR required"),
+        (json!({"netid": "lab", "addressrange": "10.55.0.0"}), "invalid CIDR address: 10.55.0.0"),
+        (json!({"netid": "lab", "addressrange": "10.55.0.0/31"}), "cannot create network with /31 or /32 cidr"),
+        (json!({"netid": "lab", "addressrange6": "fd55::/127"}), "cannot create network with /127 or /128 cidr"),
+        (json!({"netid": "plant-a", "addressrange": "10.101.7.0/24"}), "network cidr already in use"),
+        (json!({"netid": "lab", "addressrange6": "fd00::/16"}), "network cidr already in use"),
+        (json!({"netid": "", "addressrange": "10.55.0.0/16"}), "network name cannot be empty"),
+        (json!({"netid": "Lab!", "addressrange": "10.55.0.0/16"}), "invalid character(s) in network name"),
+        (json!({"netid": "plant-a", "addressrange": "10.55.0.0/16"}), "invalid network name"),
+    ];
+    for (body, text) in refused {
+        assert_eq!(message(create(body).await).await, (400, text.to_owned()));
+    }
+
+    let asked = json!({"netid": "lab", "addressrange": "10.55.0.0/16", "defaultmtu": 1400, "auto_remove": true});
+    let made: Value = create(asked).await.document().await;
+
+    assert_eq!((&made["defaultmtu"], &made["defaultkeepalive"]), (&json!(1400), &json!(20)));
+    assert_eq!(made["auto_remove_threshold"], 60);
+    let unknown = message(bench.admin(Method::GET, "/api/networks/nosuch", json!(null)).await).await;
+    assert_eq!(unknown, (404, "record not found".into()));
+}
+
+#[tokio::test]
+async fn the_real_server_deletes_networks_without_asking() {
+    let bench = Bench::with(Options { netmaker_compat: true, ..Options::default() }).await;
+    bench.join("office", "a", 1).await;
+
+    for network in ["office", "nosuch"] {
+        let path = format!("/api/networks/{network}");
+        assert_eq!(bench.admin(Method::DELETE, &path, json!(null)).await.status(), 200, "{network}");
+    }
+
+    assert_eq!(bench.handle.nodes().unwrap(), []);
+}
