@@ -1,12 +1,15 @@
-//! Which networks administrators may make, in the real server's order and words.
+//! Which networks and addresses administrators may give, in the real server's order and words.
+
+use std::net::IpAddr;
 
 use ipnet::IpNet;
+use uuid::Uuid;
 
 use super::{
     refusal::Refusal,
     world::{NewNetwork, World},
 };
-use crate::control::wire::Network;
+use crate::control::wire::{ApiNode, Network};
 
 impl World {
     /// Refuses a network with a bad name, without a range, or with one that overlaps another network's.
@@ -53,12 +56,44 @@ impl World {
         };
         Some(network.clone())
     }
+
+    /// Gives a node the addresses asked for and returns whether they are others; what is not an address changes nothing,
+    /// where the real server takes the address away.
+    pub(super) fn readdress(&mut self, id: Uuid, asked: &ApiNode) -> Result<bool, Refusal> {
+        let node = self.nodes.get(&id).ok_or_else(|| Refusal::bad_request("no result found"))?;
+        let stored = [&node.address, &node.address6].map(|net| net.to_net().ok().flatten());
+        let wanted = [(&asked.address, stored[0]), (&asked.address6, stored[1])].map(|(text, stored)| {
+            let wanted = text.parse::<IpNet>().ok();
+            wanted.filter(|wanted| stored.is_some_and(|stored| stored != *wanted && same_family(stored, *wanted)))
+        });
+        for net in wanted.into_iter().flatten() {
+            let taken = |address: IpAddr| {
+                let others = self.nodes.values().filter(|other| other.id != id && other.network == node.network);
+                others.flat_map(|other| [other.address.ip.0, other.address6.ip.0]).any(|other| other == Some(address))
+            };
+            if taken(net.addr()) {
+                return Err(Refusal::bad_request(format!("ip specified is already allocated:  {net}")));
+            }
+        }
+        let Some(node) = self.nodes.get_mut(&id) else { return Ok(false) };
+        if let Some(net) = wanted[0] {
+            node.address = Some(net).into();
+        }
+        if let Some(net) = wanted[1] {
+            node.address6 = Some(net).into();
+        }
+        Ok(wanted.iter().any(Option::is_some))
+    }
 }
 
 fn overlaps(network: &Network, range: IpNet) -> bool {
     let ranges = [&network.address_range, &network.address_range6];
     let mut ranges = ranges.into_iter().filter_map(|text| text.parse::<IpNet>().ok());
     ranges.any(|other| other.contains(&range.network()) || range.contains(&other.network()))
+}
+
+fn same_family(one: IpNet, other: IpNet) -> bool {
+    one.addr().is_ipv4() == other.addr().is_ipv4()
 }
 
 /// Characters.

@@ -124,9 +124,24 @@ async fn nodes_are_changed_one_by_one_and_in_bulk() {
     let changed: Value = bench.admin(Method::PUT, &path, node.clone()).await.document().await;
     assert_eq!(changed, node);
 
+    node["address"] = json!("10.101.0.77/16");
+    let moved: Value = bench.admin(Method::PUT, &path, node.clone()).await.document().await;
+    assert_eq!(moved["address"], "10.101.0.77/16");
+    node["address"] = json!("10.101.0.2/16");
+    let taken = message(bench.admin(Method::PUT, &path, node.clone()).await).await;
+    assert_eq!(taken, (400, "ip specified is already allocated:  10.101.0.2/16".into()));
+    node["address"] = json!("");
+    let kept: Value = bench.admin(Method::PUT, &path, node).await.document().await;
+    assert_eq!(kept["address"], "10.101.0.77/16");
+    let elsewhere = format!("/api/nodes/office/{}/gateway", ids[0]);
+    let elsewhere = message(bench.admin(Method::POST, &elsewhere, json!({})).await).await;
+    assert_eq!(elsewhere, (400, "network url param does not match node network".into()));
+    let unknown = message(bench.admin(Method::POST, "/api/nodes/office/plant-a/gateway", json!({})).await).await;
+    assert_eq!(unknown, (400, "error fetching node during parameter validation: no result found".into()));
+
     let status = "/api/v1/nodes/plant-a/bulk/status";
     let answer = bench.admin(Method::PUT, status, json!({"ids": ids, "connected": false})).await;
-    assert_eq!(message(answer).await, (202, "bulk disconnect of 2 node(s) accepted".into()));
+    assert_eq!(message(answer).await, (202, "bulk DISCONNECT of 2 node(s) accepted".into()));
     assert!(bench.handle.nodes().unwrap().iter().all(|node| !node.connected));
     let bulk = "/api/v1/nodes/plant-a/bulk";
     let answer = bench.admin(Method::DELETE, bulk, json!({"ids": []})).await;
