@@ -94,28 +94,38 @@ async fn edit(
 }
 
 impl World {
-    /// Takes over what administrators decide about a host, every time all of it; an address they leave out stays.
+    /// Takes over what administrators decide about a host, every time all of it; what has no switch stays where they
+    /// leave it out.
     fn edit_host(&mut self, id: Uuid, asked: ApiHost, now: OffsetDateTime) -> Result<ApiHost, Refusal> {
         let host = self.hosts.get_mut(&id).ok_or_else(|| Refusal::internal("record not found"))?;
         host.endpoint_ip = endpoint(&asked.endpoint_ip)?.unwrap_or(host.endpoint_ip);
         host.endpoint_ipv6 = endpoint(&asked.endpoint_ipv6)?.unwrap_or(host.endpoint_ipv6);
         let keepalive = asked.persistent_keepalive.checked_mul(1_000_000_000);
-        host.persistent_keepalive = keepalive.ok_or_else(|| Refusal::bad_request("persistentkeepalive is too long"))?;
-        host.name = asked.name;
+        let keepalive = keepalive.ok_or_else(|| Refusal::bad_request("persistentkeepalive is too long"))?;
+        take(&mut host.persistent_keepalive, keepalive);
+        take(&mut host.name, asked.name);
+        take(&mut host.listen_port, asked.listen_port);
+        take(&mut host.mtu, asked.mtu);
+        take(&mut host.dns_status, asked.dns.trim().to_lowercase());
         host.verbosity = asked.verbosity;
-        host.debug = asked.debug;
         host.firewall_in_use = asked.firewall_in_use;
-        host.is_static_port = asked.is_static_port;
+        host.is_static_port = asked.is_static_port || asked.is_default;
         host.is_static = asked.is_static;
-        host.listen_port = asked.listen_port;
-        host.mtu = asked.mtu;
         host.is_default = asked.is_default;
         host.auto_update = asked.auto_update;
-        host.dns_status = asked.dns.to_lowercase();
+        // The real server forgets it here, and so peers use the listen port until the host tells again.
+        host.public_listen_port = 0;
         host.updated_at = Some(go_time(now));
         let shown = api_host(host);
         self.events.push(Event::HostUpdated { host: id });
         Ok(shown)
+    }
+}
+
+/// Takes a value over unless it is not given.
+fn take<T: Default + PartialEq>(stored: &mut T, asked: T) {
+    if asked != T::default() {
+        *stored = asked;
     }
 }
 
@@ -135,6 +145,9 @@ async fn delete_host(
 ) -> Result<Response, Refusal> {
     let host = id(&host)?;
     let gone = server.write_as(&actor, |world, _| {
+        if !world.hosts.contains(&host) {
+            return Err(Refusal::internal("record not found"));
+        }
         if !force.is_set() && world.nodes_of(host).next().is_some() {
             return Err(Refusal::internal("host still has associated nodes"));
         }
@@ -154,7 +167,10 @@ async fn add_to_network(
             return Err(Refusal::internal("record not found"));
         }
         if world.nodes_of(host).any(|node| node.network == network) {
-            return Err(Refusal::internal("host already part of network"));
+            return Err(Refusal::internal(format!("host already part of network {network}")));
+        }
+        if !world.networks.contains(&network) {
+            return Err(Refusal::internal("record not found"));
         }
         world.join(host, &network, now)
     })?;

@@ -218,6 +218,9 @@ async fn leave_server(
     let host = id(&host)?;
     caller.act_for(host)?;
     let gone = server.write_as(&caller.actor(), |world, _| {
+        if matches!(caller, Caller::Master) && !world.hosts.contains(&host) {
+            return Err(Refusal::internal("record not found"));
+        }
         if !force.is_set() && world.nodes_of(host).next().is_some() {
             return Err(Refusal::internal("host still has associated nodes"));
         }

@@ -238,7 +238,9 @@ async fn administrators_move_hosts_between_networks_and_gateways() {
     let office = format!("/api/hosts/{}/networks/office", host.id);
     let added = post(office.clone()).await;
     assert_eq!((added.status().as_u16(), added.text().await.unwrap().as_str()), (200, ""));
-    assert_eq!(message(post(office.clone()).await).await, (500, "host already part of network".into()));
+    assert_eq!(message(post(office.clone()).await).await, (500, "host already part of network office".into()));
+    let nowhere = format!("/api/hosts/{}/networks/nosuch", host.id);
+    assert_eq!(message(post(nowhere).await).await, (500, "record not found".into()));
     assert_eq!(bench.pull(&host).await.1.nodes.unwrap().len(), 2);
     assert_eq!(bench.admin(Method::DELETE, &office, json!(null)).await.status(), 200);
     assert!(bench.pull(&host).await.1.nodes.unwrap()[1].pending_delete);

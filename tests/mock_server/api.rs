@@ -79,7 +79,13 @@ async fn hosts_are_listed_in_pages_and_changed() {
     host["mtu"] = json!(1300);
     host["persistentkeepalive"] = json!(7);
     let changed: Value = bench.admin(Method::PUT, &path, host.clone()).await.document().await;
+    host["wg_public_listen_port"] = json!(0);
     assert_eq!(changed, host);
+    let emptied = json!({"name": "", "mtu": 0, "listenport": 0, "persistentkeepalive": 0, "dns": " "});
+    let kept: Value = bench.admin(Method::PUT, &path, emptied).await.document().await;
+    for field in ["name", "mtu", "listenport", "persistentkeepalive", "dns"] {
+        assert_eq!(kept[field], host[field], "{field}");
+    }
     let pulled = bench.pull(&device("a", 1)).await.1.host;
     assert_eq!((pulled.name.as_str(), pulled.mtu, pulled.persistent_keepalive), ("renamed", 1300, 7_000_000_000));
     assert_eq!(events.try_recv(), Ok(Event::HostUpdated { host: device("a", 1).id }));
@@ -313,4 +319,15 @@ async fn the_real_server_deletes_networks_without_asking() {
     }
 
     assert_eq!(bench.handle.nodes().unwrap(), []);
+}
+
+#[tokio::test]
+async fn hosts_that_are_not_there_cannot_be_deleted() {
+    let bench = Bench::new().await;
+    let unknown = Uuid::from_u128(1);
+
+    for path in [format!("/api/hosts/{unknown}?force=true"), format!("/api/v1/ui/hosts/{unknown}")] {
+        let answer = message(bench.admin(Method::DELETE, &path, json!(null)).await).await;
+        assert_eq!(answer, (500, "record not found".into()), "{path}");
+    }
 }
