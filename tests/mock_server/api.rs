@@ -57,6 +57,55 @@ async fn users_log_in_and_are_administrators() {
 }
 
 #[tokio::test]
+async fn the_first_user_makes_and_deletes_the_others() {
+    let bench = Bench::new().await;
+    let send = async |method: Method, path: &str, body: Value, session: &str| {
+        bench.send(method, path, body.to_string(), Some(session)).await
+    };
+    let log_in = async |name: &str, password: &str| {
+        let body = json!({"username": name, "password": password}).to_string();
+        let answer = bench.send(Method::POST, "/api/users/adm/authenticate", body, None).await;
+        let answer: Value = answer.document().await;
+        answer["Response"]["AuthToken"].as_str().unwrap_or_default().to_owned()
+    };
+    let alice = json!({"username": "alice", "password": "open sesame"});
+    bench.send(Method::POST, "/api/users/adm/createsuperadmin", alice.to_string(), None).await;
+    let alice = log_in("alice", "open sesame").await;
+
+    let refused = [
+        ("bob", "12345", "username must have more than 3 characters"),
+        ("joe 5", "12345", "invalid character(s) in username"),
+        ("bobby", "1234", "password must have a minimum of 5 characters"),
+    ];
+    for (name, password, text) in refused {
+        let body = json!({"username": name, "password": password, "platform_role_id": "admin"});
+        let answer = send(Method::POST, "/api/users/new", body, &alice).await;
+        assert_eq!(message(answer).await, (400, text.to_owned()));
+    }
+    let bobby = json!({"username": "bobby", "password": "12345", "platform_role_id": "service-user"});
+    let made: Value = send(Method::POST, "/api/users/bobby", bobby.clone(), &alice).await.document().await;
+    assert_eq!((&made["platform_role_id"], &made["issuperadmin"]), (&json!("admin"), &json!(false)));
+    let by_master = message(bench.admin(Method::POST, "/api/users/bobby", bobby).await).await;
+    assert_eq!(by_master, (400, "record not found".into()));
+    let listed: Value = send(Method::GET, "/api/users", json!(null), &alice).await.document().await;
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+
+    let changed = json!({"username": "bobby", "password": "54321"});
+    assert_eq!(send(Method::PUT, "/api/users/bobby", changed, &alice).await.status(), 200);
+    let bobby = log_in("bobby", "54321").await;
+    let own: Value = send(Method::GET, "/api/users/bobby", json!(null), &bobby).await.document().await;
+    assert_eq!(own["username"], "bobby");
+    let other = message(send(Method::GET, "/api/users/alice", json!(null), &bobby).await).await;
+    assert_eq!(other, (403, "forbidden".into()));
+
+    let first = message(send(Method::DELETE, "/api/users/alice", json!(null), &bobby).await).await;
+    assert_eq!(first, (500, "superadmin cannot be deleted".into()));
+    let gone = send(Method::DELETE, "/api/users/bobby", json!(null), &alice).await;
+    assert_eq!(gone.text().await.unwrap(), "\"bobby deleted.\"\n");
+    assert_eq!(send(Method::GET, "/api/users", json!(null), &bobby).await.status(), 401);
+}
+
+#[tokio::test]
 async fn hosts_are_listed_in_pages_and_changed() {
     let bench = Bench::new().await;
     for (name, number) in [("c", 3), ("a", 1), ("b", 2)] {
