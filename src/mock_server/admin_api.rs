@@ -59,7 +59,7 @@ async fn create_network(State(server): State<Server>, Admin(actor): Admin, bytes
     };
     let (network, made) = server.write_as(&actor, |world, now| {
         let network = world.create_network(&network, now)?;
-        let network = world.set_up_network(&network.name, &asked).unwrap_or(network);
+        let network = world.set_up_network(&network.name, &asked)?;
         let made = world.default_key(&network.name);
         Ok((network, made))
     })?;
@@ -76,7 +76,7 @@ async fn edit_network(
 ) -> Result<Response, Refusal> {
     let asked: Network = body(&bytes)?;
     let network = server.write(|world, now| {
-        let network = world.networks.get_mut(&name).ok_or_else(|| Refusal::bad_request("no result found"))?;
+        let network = world.networks.get_mut(&name).ok_or_else(|| Refusal::bad_request("record not found"))?;
         let is_other = |asked: &str, stored: &str| !asked.is_empty() && asked != stored;
         if is_other(&asked.name, &network.name)
             || is_other(&asked.address_range, &network.address_range)

@@ -9,12 +9,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    answers::{self, Admin, Path, Query, body, id, wrapped},
+    answers::{self, Admin, Path, Query, id, wrapped},
     calls::Call,
     clock::go_time,
     documents::api_host,
     events::Event,
     host_api::Force,
+    parse,
     refusal::Refusal,
     server::{Order, Server},
     world::World,
@@ -80,14 +81,10 @@ async fn host(State(server): State<Server>, _: Admin, Path(host): Path<String>) 
     Ok(wrapped("fetched host", Some(host.ok_or_else(no_host)?)))
 }
 
-async fn edit(
-    State(server): State<Server>,
-    _: Admin,
-    Path(host): Path<String>,
-    bytes: Bytes,
-) -> Result<Response, Refusal> {
-    let host = id(&host)?;
-    let asked: ApiHost = body(&bytes)?;
+async fn edit(State(server): State<Server>, _: Admin, bytes: Bytes) -> Result<Response, Refusal> {
+    let asked: ApiHost = parse::object(&bytes).map_err(Refusal::internal)?;
+    // The path's id is not looked at.
+    let host = id(&asked.id)?;
     let shown = server.write(|world, now| world.edit_host(host, asked, now))?;
     server.order(Order::Edited(host));
     Ok(answers::json(&shown))
@@ -185,8 +182,11 @@ async fn remove_from_network(
 ) -> Result<Response, Refusal> {
     let host = id(&host)?;
     server.write_as(&actor, |world, _| {
+        if !world.hosts.contains(&host) {
+            return Err(Refusal::bad_request("node not found"));
+        }
         let node = world.nodes_of(host).find(|node| node.network == network).map(|node| node.id);
-        let node = node.ok_or_else(|| Refusal::internal("no result found"))?;
+        let node = node.ok_or_else(|| Refusal::internal(format!("host not part of the network {network}")))?;
         if force.is_set() {
             world.delete_node(node);
             return Ok(());
@@ -197,7 +197,7 @@ async fn remove_from_network(
 }
 
 async fn rotate(State(server): State<Server>, _: Admin, Path(host): Path<String>) -> Result<Response, Refusal> {
-    tell(&server, &host, |host| Event::KeysRequested { host })?;
+    tell(&server, &host, Refusal::bad_request, |host| Event::KeysRequested { host })?;
     Ok(answers::empty())
 }
 
@@ -207,7 +207,7 @@ async fn rotate_all(State(server): State<Server>, _: Admin) -> Result<Response, 
 }
 
 async fn sync(State(server): State<Server>, _: Admin, Path(host): Path<String>) -> Result<Response, Refusal> {
-    tell(&server, &host, |host| Event::PullRequested { host })?;
+    tell(&server, &host, Refusal::bad_request, |host| Event::PullRequested { host })?;
     Ok(answers::empty())
 }
 
@@ -217,7 +217,7 @@ async fn sync_all(State(server): State<Server>, _: Admin) -> Result<Response, Re
 }
 
 async fn upgrade(State(server): State<Server>, _: Admin, Path(host): Path<String>) -> Result<Response, Refusal> {
-    tell(&server, &host, |host| Event::UpgradeRequested { host })?;
+    tell(&server, &host, Refusal::not_found, |host| Event::UpgradeRequested { host })?;
     Ok(wrapped::<()>("passed message to upgrade host", None))
 }
 
@@ -226,11 +226,17 @@ async fn upgrade_all(State(server): State<Server>, _: Admin) -> Result<Response,
     Ok(wrapped::<()>("upgrade all hosts request received", None))
 }
 
-fn tell(server: &Server, host: &str, event: impl FnOnce(Uuid) -> Event) -> Result<(), Refusal> {
+/// Asks something of a host; `refuse` is how its absence is answered.
+fn tell(
+    server: &Server,
+    host: &str,
+    refuse: fn(&'static str) -> Refusal,
+    event: impl FnOnce(Uuid) -> Event,
+) -> Result<(), Refusal> {
     let host = id(host)?;
     server.write(|world, _| {
         if !world.hosts.contains(&host) {
-            return Err(no_host());
+            return Err(refuse("record not found"));
         }
         world.events.push(event(host));
         Ok(())

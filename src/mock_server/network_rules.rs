@@ -40,8 +40,11 @@ impl World {
     }
 
     /// Takes over the settings of a new network that were given; the others stay as they are for all.
-    pub(super) fn set_up_network(&mut self, name: &str, asked: &Network) -> Option<Network> {
-        let network = self.networks.get_mut(&name.to_owned())?;
+    pub(super) fn set_up_network(&mut self, name: &str, asked: &Network) -> Result<Network, Refusal> {
+        if asked.default_keepalive > LONGEST_KEEPALIVE {
+            return Err(Refusal::bad_request("default keep alive must be less than 1000"));
+        }
+        let network = self.networks.get_mut(&name.to_owned()).ok_or_else(|| Refusal::internal("record not found"))?;
         if asked.default_keepalive != 0 {
             network.default_keepalive = asked.default_keepalive;
         }
@@ -54,7 +57,7 @@ impl World {
             0 if asked.auto_remove => ABSENCE,
             threshold => threshold,
         };
-        Some(network.clone())
+        Ok(network.clone())
     }
 
     /// Gives a node the addresses asked for and returns whether they are others; what is not an address changes nothing,
@@ -98,6 +101,9 @@ fn same_family(one: IpNet, other: IpNet) -> bool {
 
 /// Characters.
 const LONGEST_NAME: usize = 32;
+
+/// Seconds.
+const LONGEST_KEEPALIVE: i64 = 1000;
 
 /// Minutes after which an absent host is removed where that is wanted.
 const ABSENCE: i64 = 60;

@@ -128,10 +128,14 @@ fn named(server: &Server, network: &str, node: &str) -> Result<Uuid, Refusal> {
     let id = Uuid::parse_str(node).unwrap_or_default();
     let found = server.read(|world, _| world.nodes.get(&id).map(|node| node.network == network))?;
     match found {
-        None => Err(Refusal::bad_request("error fetching node during parameter validation: no result found")),
+        None => Err(no_node()),
         Some(false) => Err(Refusal::bad_request("network url param does not match node network")),
         Some(true) => Ok(id),
     }
+}
+
+fn no_node() -> Refusal {
+    Refusal::bad_request("error fetching node during parameter validation: no result found")
 }
 
 /// The nodes of a list that are in a network; others are left out, as the real server does later.
@@ -221,6 +225,9 @@ async fn unassign_gateway(
 ) -> Result<Response, Refusal> {
     let node = named(&server, &network, &node)?;
     let node = server.write(|world, now| {
+        if !world.node_in(&network, node)?.is_relayed {
+            return Err(no_node());
+        }
         let node = world.unassign_gateway(&network, node)?;
         Ok(world.api_node(&node, now))
     })?;

@@ -130,7 +130,8 @@ async fn hosts_are_listed_in_pages_and_changed() {
     let changed: Value = bench.admin(Method::PUT, &path, host.clone()).await.document().await;
     host["wg_public_listen_port"] = json!(0);
     assert_eq!(changed, host);
-    let emptied = json!({"name": "", "mtu": 0, "listenport": 0, "persistentkeepalive": 0, "dns": " "});
+    let emptied =
+        json!({"id": host["id"], "name": "", "mtu": 0, "listenport": 0, "persistentkeepalive": 0, "dns": " "});
     let kept: Value = bench.admin(Method::PUT, &path, emptied).await.document().await;
     for field in ["name", "mtu", "listenport", "persistentkeepalive", "dns"] {
         assert_eq!(kept[field], host[field], "{field}");
@@ -159,6 +160,9 @@ async fn hosts_are_asked_for_keys_pulls_and_upgrades() {
         assert_eq!(events.try_recv(), Ok(event), "{path}");
     }
     let missing = format!("/api/hosts/{}/keys", Uuid::from_u128(1));
+    let missing = message(bench.admin(Method::PUT, &missing, json!(null)).await).await;
+    assert_eq!(missing, (400, "record not found".into()));
+    let missing = format!("/api/hosts/{}/upgrade", Uuid::from_u128(1));
     let missing = message(bench.admin(Method::PUT, &missing, json!(null)).await).await;
     assert_eq!(missing, (404, "record not found".into()));
 }
@@ -378,5 +382,68 @@ async fn hosts_that_are_not_there_cannot_be_deleted() {
     for path in [format!("/api/hosts/{unknown}?force=true"), format!("/api/v1/ui/hosts/{unknown}")] {
         let answer = message(bench.admin(Method::DELETE, &path, json!(null)).await).await;
         assert_eq!(answer, (500, "record not found".into()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_refused_as_recorded() {
+    let bench = Bench::new().await;
+    let (own, other) = (bench.join("plant-a", "a", 1).await, bench.join("plant-a", "b", 2).await);
+    let node = bench.node(own.id, "plant-a");
+    let (session, master) = (bench.session(&own).await, bench.handle.master_key().to_owned());
+    let fallback = format!("/api/v1/fallback/host/{}", own.id);
+    let host = format!("/api/hosts/{}", own.id);
+    let unknown = "error fetching node during parameter validation: no result found";
+    let cases = [
+        (Method::POST, "/api/hosts/adm/authenticate".into(), "", &session, 400, "EOF"),
+        (Method::POST, "/api/hosts/adm/authenticate".into(), "{", &session, 400, "unexpected EOF"),
+        (
+            Method::POST,
+            "/api/hosts/adm/authenticate".into(),
+            "x",
+            &session,
+            400,
+            "invalid character 'x' looking for beginning of value",
+        ),
+        (Method::POST, "/api/hosts/adm/authenticate".into(), "null", &session, 400, "W1R3: ID can't be empty"),
+        (Method::PUT, fallback.clone(), "", &session, 500, "EOF"),
+        (Method::PUT, "/api/v1/fallback/host/x".into(), "{}", &session, 403, "forbidden"),
+        (Method::GET, format!("/api/v1/host/{}/peer_info", other.id), "", &session, 403, "forbidden"),
+        (Method::DELETE, "/api/nodes/plant-a/x".into(), "", &session, 400, "no result found"),
+        (Method::DELETE, "/api/nodes/plant-a/x".into(), "", &master, 400, unknown),
+        (
+            Method::GET,
+            format!("/api/nodes/office/{node}"),
+            "",
+            &session,
+            400,
+            "network url param does not match node network",
+        ),
+        (Method::POST, format!("/api/nodes/plant-a/{node}/gateway/unassign"), "", &master, 400, unknown),
+        (Method::PUT, host.clone(), "{}", &master, 400, "failed to parse host id: invalid UUID length: 0"),
+        (Method::PUT, host.clone(), "", &master, 500, "EOF"),
+        (Method::DELETE, format!("{host}/networks/nosuch"), "", &master, 500, "host not part of the network nosuch"),
+        (
+            Method::DELETE,
+            format!("/api/hosts/{}/networks/office", Uuid::from_u128(1)),
+            "",
+            &master,
+            400,
+            "node not found",
+        ),
+        (Method::PUT, "/api/networks/nosuch".into(), "{}", &master, 400, "record not found"),
+        (
+            Method::POST,
+            "/api/networks".into(),
+            r#"{"netid": "lab", "addressrange": "10.55.0.0/16", "defaultkeepalive": 2000}"#,
+            &master,
+            400,
+            "default keep alive must be less than 1000",
+        ),
+    ];
+
+    for (method, path, body, bearer, code, text) in cases {
+        let answer = bench.send(method.clone(), &path, body.to_owned(), Some(bearer)).await;
+        assert_eq!(message(answer).await, (code, text.to_owned()), "{method} {path}");
     }
 }
