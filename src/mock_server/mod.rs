@@ -14,6 +14,7 @@
 //! for as long as the host exists; a known host must prove itself to register again; every pull is computed afresh.
 //! It uses the agent's wire documents and seals, and nothing else of the agent.
 
+mod account_api;
 mod admin_api;
 mod answers;
 mod audit;
@@ -35,6 +36,7 @@ mod key_info;
 mod keys;
 mod messages;
 mod migrate;
+mod network_rules;
 mod node_api;
 mod openapi;
 mod parse;
@@ -261,6 +263,7 @@ fn all_calls(edition: Edition) -> Vec<calls::Call> {
         node_api::calls(),
         admin_api::calls(),
         key_api::calls(),
+        account_api::calls(),
         user_api::calls(),
     ];
     let mut calls: Vec<_> = parts.into_iter().flatten().collect();

@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
+    account_api::shown,
     answers::{self, body, wrapped},
     calls::{Call, Credential},
     refusal::Refusal,
     server::Server,
-    users::{PasswordHash, User},
+    users::PasswordHash,
 };
 use crate::control::wire::Secret;
 
@@ -48,12 +49,7 @@ async fn create_first(State(server): State<Server>, bytes: Bytes) -> Result<Resp
     let password = PasswordHash::new(&password);
     let user = server.write(|world, now| world.create_first_user(&username, password, now))?;
     tracing::info!(user = %user.name, "first user created");
-    let User { name, password: _, created_at } = user;
-    Ok(answers::json(&json!({
-        "username": name, "platform_role_id": "super-admin", "isadmin": true, "issuperadmin": true,
-        "account_disabled": false, "auth_type": "basic_auth", "is_mfa_enabled": false, "num_access_tokens": 0,
-        "created_at": created_at, "updated_at": created_at,
-    })))
+    Ok(answers::json(&shown(&user)))
 }
 
 async fn log_in(State(server): State<Server>, bytes: Bytes) -> Result<Response, Refusal> {

@@ -7,7 +7,7 @@ use ring::pbkdf2;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{clock::go_time, refusal::Refusal, world::World};
+use super::{refusal::Refusal, world::World};
 use crate::control::{
     seal::random,
     wire::{GoTime, Secret},
@@ -19,6 +19,28 @@ pub(super) struct User {
     pub(super) name: String,
     pub(super) password: PasswordHash,
     pub(super) created_at: GoTime,
+    #[serde(default)]
+    pub(super) role: Role,
+}
+
+/// What a user may do: in the community edition everything, but only one may change the others.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) enum Role {
+    /// One of those the super-admin made.
+    Admin,
+    /// The first user.
+    #[default]
+    SuperAdmin,
+}
+
+impl Role {
+    /// The role's id.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::SuperAdmin => "super-admin",
+        }
+    }
 }
 
 /// What a password is checked against; slow to make, because people choose passwords.
@@ -54,9 +76,7 @@ impl World {
         if self.users.values().next().is_some() {
             return Err(Refusal::bad_request("superadmin user already exists"));
         }
-        let user = User { name: name.to_owned(), password, created_at: go_time(now) };
-        self.users.insert(name.to_owned(), user.clone());
-        Ok(user)
+        Ok(self.create_user(name, password, Role::SuperAdmin, now))
     }
 }
 

@@ -136,6 +136,7 @@ async fn scene() -> Scene {
         "network" => "plant-a".to_owned(),
         "node" => node.to_string(),
         "token" => key.token.expose().to_owned(),
+        "user" => "alice".to_owned(),
         other => panic!("what is a {other}?"),
     });
     Scene { bench, calls }
