@@ -63,7 +63,7 @@ impl Failure {
 
     /// A failure that a serving agent reported.
     pub(super) fn reported(failure: ipc::Failure) -> Self {
-        Self { code: code(failure.class), hint: None, message: failure.message }
+        Self { code: code(failure.class), hint: advice(failure.class).map(str::to_owned), message: failure.message }
     }
 
     /// Whether trying again may be enough.
@@ -104,6 +104,23 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     }
     print!("{text}");
     ExitCode::SUCCESS
+}
+
+/// What to do about a failure of which only the class is known.
+fn advice(class: Class) -> Option<&'static str> {
+    match class {
+        Class::Configuration | Class::Other | Class::Usage => None,
+        Class::Denied => Some("run as root, or as a member of the group enroll-agent"),
+        Class::Foreign => Some("the identity or the interface belongs to something else; `agent status` shows which"),
+        Class::NotEnrolled => {
+            Some("run `agent join <key>`; for a host that the server deleted run `agent leave --server SERVER` first")
+        }
+        Class::Refused => Some("ask your administrator for a new key, then run `agent join <key>` again"),
+        Class::Temporary => Some("the agent goes on trying; `agent status` shows when"),
+        Class::Waiting => {
+            Some("an administrator may have to approve this host; `agent status --watch` shows when it is in")
+        }
+    }
 }
 
 /// The exit code of a class.

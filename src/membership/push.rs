@@ -46,7 +46,9 @@ impl Work {
         if before.nodes.is_empty() {
             return Ok(Round { changes: 0, news: News::Nothing });
         }
-        let now = Assignment { peers: pushed.peers, remarks: pushed.remarks, ..before.clone() };
+        let mut now = Assignment { peers: pushed.peers, ..before.clone() };
+        now.remarks.retain(|remark| !remark.is_about_peers());
+        now.remarks.extend(pushed.remarks);
         self.take_over(&before, now).await
     }
 }

@@ -88,7 +88,7 @@ pub(super) fn changes(
     surroundings: &Surroundings,
 ) -> Vec<Change> {
     let target = plan::target(assignment, &membership.policy, &membership.identity.private_key, surroundings);
-    let mut want = plan::settle(target, have);
+    let mut want = plan::settle(target, have, membership.enrolled().map(|enrolled| &enrolled.assignment));
     let current = have.and_then(|have| have.device.listen_port);
     if want.listen_port != current && membership.policy.listen_port.is_none() {
         // A port the server chose is adopted only if nobody else has it.

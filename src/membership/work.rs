@@ -289,7 +289,8 @@ impl Work {
             assignment = self.pull(Freshness::Recomputed).await?;
         } else if peers == Peers::Pushed {
             assignment.peers.clone_from(&before.peers);
-            assignment.remarks.clone_from(&before.remarks);
+            assignment.remarks.retain(|remark| !remark.is_about_peers());
+            assignment.remarks.extend(before.remarks.iter().filter(|remark| remark.is_about_peers()).cloned());
         } else if assignment.peers.is_empty() && !before.peers.is_empty() {
             // A server that did not hear of us for an hour forgets our peers (protocol page, "Peer list").
             self.check_in().await?;

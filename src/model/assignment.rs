@@ -91,8 +91,12 @@ pub struct Relay {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remark {
+    /// The server has this host forward to ranges behind it, which this agent leaves to others.
+    EgressGatewayUnsupported,
     /// A peer's endpoint has port 0; the peer has to initiate.
     EndpointWithoutPort(PublicKey),
+    /// A network gives this host no address, so nothing of it can be used.
+    NetworkWithoutAddress(NetworkName),
     /// Our own key was listed as a peer.
     OwnKeyAmongPeers,
 }
@@ -103,7 +107,21 @@ impl fmt::Display for Remark {
             Self::EndpointWithoutPort(key) => {
                 write!(f, "peer {key} has an endpoint without a port; waiting for it to call")
             }
+            Self::EgressGatewayUnsupported => {
+                f.write_str("the server uses this host as an egress gateway, which this agent does not support")
+            }
+            Self::NetworkWithoutAddress(network) => write!(f, "network {network} gives this host no address"),
             Self::OwnKeyAmongPeers => f.write_str("the server lists this host's own key as a peer; it was skipped"),
+        }
+    }
+}
+
+impl Remark {
+    /// Whether it is about a peer, and so comes with the list of them.
+    pub fn is_about_peers(&self) -> bool {
+        match self {
+            Self::EgressGatewayUnsupported | Self::NetworkWithoutAddress(_) => false,
+            Self::EndpointWithoutPort(_) | Self::OwnKeyAmongPeers => true,
         }
     }
 }

@@ -37,6 +37,7 @@ pub struct Overrides {
 
 impl Overrides {
     /// Returns these, and where they say nothing `others`.
+    #[must_use]
     pub fn or(self, others: Self) -> Self {
         let Self { ca_file, endpoint, listen_port, mtu, name } = self;
         Self {

@@ -56,6 +56,10 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         name: pull.host.name.chars().filter(|character| !character.is_control()).take(253).collect(),
         ..Assignment::default()
     };
+    let mut remarks = BTreeSet::new();
+    if pull.fw_update.is_egress_gateway {
+        remarks.insert(Remark::EgressGatewayUnsupported);
+    }
     for wire in pull.nodes.iter().flatten() {
         let network: NetworkName = wire.network.parse()?;
         if is_leaving(wire) {
@@ -63,13 +67,17 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         } else {
             refuse_foreign(wire.host_id, identity)?;
             let node = node(wire, &network)?;
+            if node.addresses.is_empty() && node.connection == Connection::Connected {
+                remarks.insert(Remark::NetworkWithoutAddress(network.clone()));
+            }
             if assignment.nodes.insert(network.clone(), node).is_some() {
                 return Err(AssignmentError::Duplicate(network));
             }
         }
     }
     refuse_overlaps(&assignment.nodes)?;
-    let PushedPeers { peers, remarks } = peers(pull.peers.as_deref().unwrap_or_default(), &own)?;
+    let PushedPeers { peers, remarks: about_peers } = peers(pull.peers.as_deref().unwrap_or_default(), &own)?;
+    remarks.extend(about_peers);
     Ok(Assignment { peers, remarks, ..assignment })
 }
 
@@ -165,9 +173,6 @@ fn node(wire: &wire::Node, network: &NetworkName) -> Result<Node, AssignmentErro
             }
             addresses.insert(net);
         }
-    }
-    if addresses.is_empty() && wire.connected {
-        return Err(AssignmentError::NoAddress(network.clone()));
     }
     let tags: BTreeSet<String> = wire.tags.iter().flat_map(|tags| tags.0.iter().cloned()).collect();
     if tags.iter().any(|tag| tag.chars().any(char::is_control)) {
