@@ -1,6 +1,12 @@
 //! A server in the hub, and agents in nodes.
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use enroll_agent::mock_server::{Handle, NewKey, NewNetwork, Options, start};
@@ -21,7 +27,12 @@ impl World {
     }
 
     pub(crate) fn with(lab: &Lab, options: Options) -> Result<Self> {
-        let listener = TcpListener::bind((Lab::V4, 0))?;
+        Self::at(lab, Lab::V4.into(), options)
+    }
+
+    /// The same at one of the hub's addresses.
+    pub(crate) fn at(lab: &Lab, address: IpAddr, options: Options) -> Result<Self> {
+        let listener = TcpListener::bind((address, 0))?;
         let server = lab.block_on(start(listener, options))?;
         let folder = tempfile::tempdir()?;
         fs::write(folder.path().join("ca.pem"), server.ca_pem())?;
@@ -76,7 +87,7 @@ impl World {
         fs::write(&file, token)?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         let endpoint = node.v4.to_string();
-        let program = self.agent(node, &["join", "--json", "--endpoint", &endpoint]);
+        let program = self.agent(node, &["join", "--json"]).env("ENROLL_AGENT_ENDPOINT", endpoint);
         node.spawn(program.arg("--key-file").arg(file).args(more))
     }
 
@@ -141,7 +152,7 @@ impl World {
     }
 
     /// Asks the server for something as its administrator; returns the status of the answer.
-    pub(crate) fn admin(&self, lab: &Lab, method: &str, path: &str) -> Result<u16> {
+    pub(crate) fn admin(&self, lab: &Lab, method: &str, path: &str, body: &Value) -> Result<u16> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(rustls::pki_types::pem::PemObject::from_pem_slice(self.server.ca_pem().as_bytes())?)?;
         let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
@@ -150,7 +161,8 @@ impl World {
         let url = format!("https://{}{path}", self.server.addr());
         lab.block_on(async {
             let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build()?;
-            let request = client.request(method.parse()?, url).bearer_auth(self.server.master_key());
+            let request =
+                client.request(method.parse()?, url).bearer_auth(self.server.master_key()).body(body.to_string());
             Ok(request.send().await?.status().as_u16())
         })
     }
