@@ -7,7 +7,7 @@ use tokio::{sync::oneshot, time::sleep};
 use super::{board::Board, clock, keeper::random_byte};
 use crate::{
     membership::{self, Hands, JoinRequest, MembershipError, Work, describe},
-    model::{Backend, Class, Enrolling, Server, Stage, Token},
+    model::{Backend, Class, Enrolling, Overrides, Server, Stage, Token},
     plan,
 };
 
@@ -77,18 +77,21 @@ pub(super) async fn once(
 
 /// Opens a saved membership again and again until it can be worked on; `None` if no key of it was redeemed yet.
 ///
-/// `begun` is told after the first attempt unless that went well; then it comes back.
+/// `overrides` are what the configuration says now. `begun` is told after the first attempt unless that went well; then it comes back.
 pub(super) async fn open(
     hands: Hands,
     server: Server,
     backend: Option<Backend>,
+    overrides: Overrides,
     board: Board,
     begun: oneshot::Sender<()>,
 ) -> (Option<Box<Work>>, Option<oneshot::Sender<()>>) {
     let mut begun = Some(begun);
     let mut failures = 0;
     loop {
-        match Work::resume(&hands, &server, backend).await {
+        let opened = Work::resume(&hands, &server, backend).await;
+        let opened = opened.and_then(|mut work| work.adopt(&overrides).map(|()| work));
+        match opened {
             Ok(work) => return (Some(Box::new(work)), begun),
             Err(MembershipError::NotEnrolled) => return (None, begun),
             Err(error) => {

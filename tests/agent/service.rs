@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     lab::{Case, Exit, Lab, eventually},
-    status::{report, stop, wait_up},
+    status::{report, stop, wait_for, wait_up},
     world::{DONE, NOTICED, World, ended_with},
 };
 
@@ -23,6 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_service_ends_within_two_seconds", a_service_ends_within_two_seconds),
         ("probes_and_waiting_tell_by_exit_code", probes_and_waiting),
         ("a_new_configuration_is_read_on_demand", a_new_configuration),
+        ("settings_of_the_file_hold_from_the_next_start", settings_of_the_file),
         ("the_socket_is_open_to_others_only_if_told_so", the_socket_is_open_to_others),
         ("the_service_manager_is_told", the_service_manager_is_told),
         ("a_log_of_json_lines_holds_no_secret", a_log_of_json_lines),
@@ -122,6 +123,24 @@ fn a_new_configuration(lab: &mut Lab) -> Result<()> {
     wait_up(&world, &node)?;
     let said = service.output()?.stderr.join("\n");
     assert!(!said.contains(&key), "{said}");
+    stop(&service)
+}
+
+fn settings_of_the_file(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("one")?;
+    let world = World::new(lab)?;
+    let service = world.enrolled(&node, &world.key("team", &["office"], 1)?)?;
+    stop(&service)?;
+    world.configure(&node, "name = \"edge-gw-17\"\nport = 52111\n")?;
+
+    let service = world.serve_as_configured(&node)?;
+
+    let status = wait_for(&world, &node, "the settings", |status| {
+        status["name"] == "edge-gw-17" && status["listen_port"] == 52111
+    })?;
+    assert_eq!(status["state"], "up");
+    let hosts = world.server.hosts()?;
+    assert_eq!((hosts[0].name.as_str(), hosts[0].listen_port), ("edge-gw-17", 52111));
     stop(&service)
 }
 

@@ -130,6 +130,18 @@ impl World {
         self.serve_on(node, "userspace", more)
     }
 
+    /// The same with nothing said but what the node's configuration says.
+    pub(crate) fn serve_as_configured(&self, node: &Node) -> Result<Process> {
+        let program = Program::new(env!("CARGO_BIN_EXE_agent")).args(["run", "--spread", "0"]);
+        let own = self.own(node);
+        let program = program
+            .env("ENROLL_AGENT_CA_FILE", self.folder.path().join("ca.pem"))
+            .env("ENROLL_AGENT_CONFIG", own.join("agent.toml"))
+            .env("ENROLL_AGENT_RUNTIME_DIR", own.join("run"))
+            .env("ENROLL_AGENT_STATE_DIR", own.join("state"));
+        node.spawn(program)
+    }
+
     /// The same on either data plane.
     pub(crate) fn serve_on(&self, node: &Node, backend: &str, more: &[&str]) -> Result<Process> {
         let config = self.own(node).join("agent.toml");

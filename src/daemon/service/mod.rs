@@ -191,10 +191,21 @@ impl Service {
 
     fn open(&mut self, server: Server, begun: oneshot::Sender<()>) {
         let (hands, board, backend) = (self.hands.clone(), self.board.clone(), self.settings.backend);
+        let overrides = self.overrides(&server);
         self.tasks.spawn_local(async move {
-            let (work, begun) = enroll::open(hands, server.clone(), backend, board, begun).await;
+            let (work, begun) = enroll::open(hands, server.clone(), backend, overrides, board, begun).await;
             Finished::Opened(server, work, begun)
         });
+    }
+
+    /// What the configuration says about the membership with `server`.
+    fn overrides(&self, server: &Server) -> Overrides {
+        if let Some(configured) = self.enrollments.iter().find(|enrollment| enrollment.server == *server) {
+            return configured.request.overrides.clone();
+        }
+        // Two interfaces cannot share a port.
+        let listen_port = self.settings.overrides.listen_port.filter(|_| self.saved().len() == 1);
+        Overrides { listen_port, ..self.settings.overrides.clone() }
     }
 
     fn keep(&mut self, work: Box<Work>, first: First, begun: oneshot::Sender<()>) {
@@ -256,17 +267,17 @@ impl Service {
         notify::reloading();
         self.settings = settings;
         self.enrollments = enrollments;
-        for enrollment in self.enrollments.clone() {
-            if let Some(inbox) = self.kept.get(&enrollment.server) {
-                let (reply, _) = oneshot::channel();
-                let (progress, _) = mpsc::unbounded_channel();
-                let overrides = enrollment.request.overrides;
-                let command = Command::Further { overrides, progress, token: None };
-                drop(inbox.send(Message::Order(errand::Order { command, reply })));
-            } else if let Some(task) = self.enrolling.remove(&enrollment.server) {
-                // Perhaps it is another key now.
-                task.abort();
-            }
+        for (server, inbox) in &self.kept {
+            let (reply, _) = oneshot::channel();
+            let (progress, _) = mpsc::unbounded_channel();
+            let command = Command::Further { overrides: self.overrides(server), progress, token: None };
+            // A keeper that has ended needs no settings.
+            drop(inbox.send(Message::Order(errand::Order { command, reply })));
+        }
+        for (server, task) in std::mem::take(&mut self.enrolling) {
+            // Perhaps it is another key now.
+            task.abort();
+            self.board.enroll(&server, None);
         }
         self.enroll_configured();
         notify::ready();
