@@ -43,6 +43,11 @@ pub fn machine_id() -> String {
     read("/etc/machine-id").or_else(|| read("/proc/sys/kernel/random/boot_id")).unwrap_or_default()
 }
 
+/// Tells whether an interface of this name leads to virtual machines or containers inside this machine.
+pub fn is_inner(name: &str) -> bool {
+    ["docker", "br-", "veth", "virbr", "cni", "flannel"].iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Returns the networks on this machine's interfaces other than `own`.
 pub fn networks(own: &InterfaceName) -> Vec<IpNet> {
     let Ok(all) = ifaddrs::getifaddrs() else { return Vec::new() };
@@ -66,11 +71,11 @@ pub fn free_port(first: NonZeroU16) -> io::Result<NonZeroU16> {
 
 fn interfaces(ours: &[&str]) -> Vec<(String, IpNet)> {
     let Ok(all) = ifaddrs::getifaddrs() else { return Vec::new() };
-    let skipped = ["docker", "br-", "veth", "virbr", "cni", "flannel"];
     let mut found = Vec::new();
     for entry in all {
         let unusable = InterfaceFlags::IFF_LOOPBACK | InterfaceFlags::IFF_POINTOPOINT;
-        let foreign = skipped.iter().chain(ours).any(|prefix| entry.interface_name.starts_with(prefix));
+        let foreign =
+            is_inner(&entry.interface_name) || ours.iter().any(|prefix| entry.interface_name.starts_with(prefix));
         if foreign || entry.flags.intersects(unusable) || !entry.flags.contains(InterfaceFlags::IFF_UP) {
             continue;
         }

@@ -14,7 +14,7 @@ use crate::{
     config::{Config, Flags, KeyFlags, RunFlags, WantedMembership},
     daemon::{self, Enrollment, Settings, Start},
     ipc::{Listener, Rights},
-    membership::JoinRequest,
+    membership::{Hands, JoinRequest},
 };
 
 /// Serve every membership of this device until stopped.
@@ -43,7 +43,8 @@ impl Run {
         let keys = KeyFlags { file: self.key_file.clone(), variable_fd: self.variable_fd, ..KeyFlags::default() };
         let start = Start {
             enrollments: enrollments(&config, &keys),
-            hands: hands(&config),
+            // Whom to trust is a setting of each membership.
+            hands: Hands { ca_file: None, ..hands(&config) },
             listener: Some(listener),
             only: None,
             settings: settings(&config),
@@ -51,13 +52,19 @@ impl Run {
         let (mut stop, mut hangup) = (Stop::listen()?, hangup()?);
         let (reload, reloads) = mpsc::unbounded_channel();
         // The key that came by environment was read above, and is not there a second time.
+        let inherited = start.enrollments.first().cloned().filter(|_| self.variable_fd.is_some());
         let keys = KeyFlags { file: self.key_file.clone(), ..KeyFlags::default() };
         let until = async {
             loop {
                 tokio::select! {
                     () = stop.wait() => return,
                     _ = hangup.recv() => match self.config(common) {
-                        Ok(config) => drop(reload.send((settings(&config), enrollments(&config, &keys)))),
+                        Ok(config) => {
+                            let mut enrollments = enrollments(&config, &keys);
+                            let is_there = |kept: &Enrollment| enrollments.iter().any(|new| new.server == kept.server);
+                            enrollments.extend(inherited.clone().filter(|kept| !is_there(kept)));
+                            drop(reload.send((settings(&config), enrollments)));
+                        }
                         Err(failure) => tracing::error!("the configuration stays as it was: {}", failure.message()),
                     },
                 }

@@ -169,7 +169,13 @@ mod tests {
             });
             Ok::<(), std::convert::Infallible>(())
         });
-        let redeeming = Redeeming { attempts: 0, fingerprint: String::new(), sent_at: None, token: Secret::default() };
+        let redeeming = Redeeming {
+            attempts: 0,
+            baseline: None,
+            fingerprint: String::new(),
+            sent_at: None,
+            token: Secret::default(),
+        };
         Membership {
             identity: identity.unwrap(),
             interface: "enroll0".parse().unwrap(),

@@ -61,6 +61,12 @@ pub(super) async fn persist(
             return None;
         }
         wait = patience(&error, shown.attempts);
+        if matches!(error, MembershipError::Unclear { .. }) {
+            wait = UNCLEAR;
+            if let Err(error) = membership::forgive(&hands, &server) {
+                tracing::warn!(%server, error = %describe(&error), "the key is not sent again");
+            }
+        }
         tracing::warn!(%server, error = %describe(&error), retry_in = ?wait, "not enrolled yet");
         shown.last_error = Some(error.report(clock::unix_seconds()));
     }
@@ -122,6 +128,9 @@ fn patience(error: &MembershipError, attempts: u32) -> Duration {
         | Class::Waiting => wait,
     }
 }
+
+/// How long a key rests that was sent as often as it may be without a clear answer.
+const UNCLEAR: Duration = Duration::from_secs(3600);
 
 /// Longest time between two attempts with a key that is refused.
 const REFUSED: Duration = Duration::from_secs(600);

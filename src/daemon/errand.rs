@@ -1,5 +1,7 @@
 //! Pieces of work on a membership: what a session wants, what somebody orders.
 
+use std::time::Duration;
+
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,10 +36,12 @@ pub(super) struct Order {
 /// What can be ordered.
 #[derive(Debug)]
 pub(super) enum Command {
+    /// Take over settings.
+    Adopt(Overrides),
     /// Take the interface down until further notice.
     Down,
-    /// Take over settings and redeem a further key, if there is one.
-    Further { overrides: Overrides, progress: mpsc::UnboundedSender<Stage>, token: Option<Token> },
+    /// Take over settings and redeem a further key, or go on with the one on its way.
+    Further { overrides: Overrides, progress: mpsc::UnboundedSender<Stage>, timeout: Duration, token: Option<Token> },
     /// Leave the server, or one network of it.
     Leave(Option<NetworkName>),
     /// Make a new WireGuard key.
@@ -158,8 +162,15 @@ async fn round(work: &mut Work, talk: Talk) -> Done {
 async fn obey(work: &mut Work, command: Command) -> (Done, Reply) {
     match command {
         Command::Down => switch(work, Switch::Off).await,
-        Command::Further { overrides, progress, token } => {
-            let taken = further(work, &overrides, progress, token).await;
+        Command::Adopt(overrides) => {
+            let adopted = match work.adopt(&overrides) {
+                Ok(()) => work.restore().await.map(|_| ()),
+                Err(error) => Err(error),
+            };
+            answered(adopted, Outcome::InOrder)
+        }
+        Command::Further { overrides, progress, timeout, token } => {
+            let taken = further(work, &overrides, progress, timeout, token).await;
             (done(Ok(Outcome::InOrder)), taken.map(|greeting| Obeyed { greeting: Some(greeting), ..Obeyed::default() }))
         }
         Command::Leave(None) => {
@@ -202,18 +213,14 @@ async fn further(
     work: &mut Work,
     overrides: &Overrides,
     progress: mpsc::UnboundedSender<Stage>,
+    timeout: Duration,
     token: Option<Token>,
 ) -> Result<Greeting, MembershipError> {
     work.adopt(overrides)?;
-    match token {
-        Some(token) => {
-            work.redeem_further(&token, &mut |stage| {
-                let _ = progress.send(stage);
-            })
-            .await
-        }
-        None => Ok(Greeting::Again),
-    }
+    let mut report = |stage| {
+        let _ = progress.send(stage);
+    };
+    work.redeem_further(token.as_ref(), timeout, &mut report).await
 }
 
 async fn switch(work: &mut Work, switch: Switch) -> (Done, Reply) {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::LocalBoxFuture;
@@ -31,6 +31,8 @@ pub(super) struct Keeper {
     hand: Hand,
     inbox: mpsc::UnboundedReceiver<Message>,
     interface: InterfaceName,
+    /// When work was last given up for a move.
+    interrupted: Option<Instant>,
     last_sync: Option<SyncReport>,
     /// Whether the server answered last time, and since when, in seconds since 1970.
     online: (bool, u64),
@@ -70,6 +72,8 @@ pub(super) enum First {
 pub(super) enum Message {
     /// This machine is elsewhere, or slept.
     Moved,
+    /// Pull this often while nothing is pushed.
+    Poll(Duration),
     /// Do this.
     Order(Order),
     /// Somebody did something to these interfaces.
@@ -105,6 +109,7 @@ impl Keeper {
             board,
             inbox,
             interface: work.membership().interface.clone(),
+            interrupted: None,
             last_sync: None,
             online: (false, clock::unix_seconds()),
             push: Broker { access: None, connection: None, state: PushState::Absent },
@@ -174,6 +179,12 @@ impl Keeper {
     fn take(&mut self, message: Message) {
         match message {
             Message::Moved => self.tell(Event::Moved),
+            Message::Poll(poll) => {
+                self.rhythm.poll = poll;
+                if let Some(session) = &mut self.session {
+                    session.set_poll(poll);
+                }
+            }
             Message::Order(order) => self.accept(order),
             Message::Touched(names) if names.contains(self.interface.as_str()) => self.tell(Event::Disturbed),
             Message::Touched(_) => {}
@@ -210,6 +221,7 @@ impl Keeper {
                 self.upgrade_requested |= hint == Hint::Upgrade;
                 self.tell(Event::Hinted(hint));
             }
+            Pushed::Spoiled => self.tell(Event::PeersSpoiled),
             Pushed::Peers(update) => {
                 self.pushed = Some(update);
                 self.tell(Event::PeersPushed);
@@ -243,7 +255,13 @@ impl Keeper {
                 // A new one is made after the next round, which may not hang on a connection that is dead.
                 self.push.close();
                 self.reconnect = true;
-                if let Hand::Busy(_, interrupter) = &mut self.hand {
+                let now = clock::now();
+                let lately = |at: Instant| now.saturating_duration_since(at) < INTERRUPT_GAP;
+                // A machine that moves all the time has to get to an end with something.
+                if !self.interrupted.is_some_and(lately)
+                    && let Hand::Busy(_, interrupter) = &mut self.hand
+                {
+                    self.interrupted = Some(now);
                     let (other, _) = oneshot::channel();
                     let _ = std::mem::replace(interrupter, other).send(());
                 }
@@ -269,13 +287,13 @@ impl Keeper {
         if let Some(started) = self.started.take() {
             let _ = started.send(());
             self.switch(switch, self.rhythm.first, outcome);
-            if rotating {
-                self.tell(Event::Hinted(Hint::RotateKeys));
-            }
         } else if after == After::Switched {
             self.switch(switch, First::After(Duration::ZERO), outcome);
         } else {
             self.tell(Event::Ended(outcome));
+        }
+        if let Some(session) = &mut self.session {
+            session.set_rotating(rotating, clock::now());
         }
         self.listen();
         self.publish();
@@ -289,6 +307,7 @@ impl Keeper {
                 self.push.close();
                 self.session = None;
             }
+            Switch::On if self.session.is_some() => self.tell(Event::Ended(outcome)),
             Switch::On => {
                 let after = match first {
                     First::After(wait) => wait,
@@ -380,6 +399,9 @@ impl Broker {
     }
 }
 
+/// Work is given up for a move at most this often.
+const INTERRUPT_GAP: Duration = Duration::from_secs(10);
+
 async fn until(deadline: Option<Deadline>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.at.into()).await,
@@ -394,6 +416,7 @@ fn words(why: Why) -> &'static str {
         Why::Look => "regular look at the interface",
         Why::Poll => "regular pull, since nothing is pushed",
         Why::Retry => "another try after a failure",
+        Why::Rotation => "a new WireGuard key",
         Why::Start => "first contact; hosts that start together do not all come at once",
     }
 }

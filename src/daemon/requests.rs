@@ -14,8 +14,9 @@ use super::{
 };
 use crate::{
     ipc::{Answer, Call, Failure},
-    membership::{Greeting, MembershipError},
-    model::{NetworkName, Server, Stage},
+    membership::{self, Farewell, Greeting, Hands, MembershipError},
+    model::{Backend, NetworkName, Server, Stage},
+    store::StoreError,
 };
 
 /// A keeper that can be ordered about.
@@ -112,6 +113,26 @@ pub(super) async fn further(
                 None => Answer::Failed(errand::failure(&MembershipError::NotEnrolled)),
             }
         }
+        Err(error) => Answer::Failed(errand::failure(&error)),
+    };
+    say(&mut call, &answer).await;
+}
+
+/// Leaves a server that has not taken this host in yet, as far as can be told.
+pub(super) async fn give_up(mut call: Call, hands: Hands, server: Server, backend: Option<Backend>) {
+    let mut left = membership::leave(&hands, &server, None, backend).await;
+    for _ in 0..20 {
+        // The attempt that was given up lets go of the membership within moments.
+        let Err(MembershipError::Store(StoreError::Busy { .. })) = left else { break };
+        sleep(BURST).await;
+        left = membership::leave(&hands, &server, None, backend).await;
+    }
+    let answer = match left {
+        Ok(Farewell { failures }) => {
+            Answer::Done { failures: failures.iter().map(|(_, error)| errand::failure(error)).collect() }
+        }
+        // No key was ever shown: there is nothing to leave.
+        Err(MembershipError::NotEnrolled) => Answer::Done { failures: Vec::new() },
         Err(error) => Answer::Failed(errand::failure(&error)),
     };
     say(&mut call, &answer).await;

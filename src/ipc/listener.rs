@@ -44,8 +44,10 @@ pub enum Rights {
 /// Somebody who asks.
 #[derive(Debug)]
 pub struct Call {
-    rights: Rights,
+    caller: UCred,
+    group: Option<Gid>,
     stream: BufReader<UnixStream>,
+    strangers: Rights,
 }
 
 impl Listener {
@@ -73,18 +75,8 @@ impl Listener {
     /// Waits for somebody who asks.
     pub async fn accept(&self) -> io::Result<Call> {
         let (stream, _) = self.socket.accept().await?;
-        let rights = self.rights(&stream.peer_cred()?);
-        Ok(Call { rights, stream: BufReader::new(stream) })
-    }
-
-    fn rights(&self, caller: &UCred) -> Rights {
-        let user = Uid::from_raw(caller.uid());
-        let is_in = |group| belongs(user, Gid::from_raw(caller.gid()), group);
-        if user.is_root() || user == unistd::geteuid() || self.group.is_some_and(is_in) {
-            Rights::All
-        } else {
-            self.strangers
-        }
+        let caller = stream.peer_cred()?;
+        Ok(Call { caller, group: self.group, stream: BufReader::new(stream), strangers: self.strangers })
     }
 }
 
@@ -97,9 +89,18 @@ impl Drop for Listener {
 }
 
 impl Call {
-    /// What this caller may ask for.
-    pub fn rights(&self) -> Rights {
-        self.rights
+    /// Finds out what this caller may ask for.
+    pub async fn rights(&self) -> Rights {
+        let user = Uid::from_raw(self.caller.uid());
+        if user.is_root() || user == unistd::geteuid() {
+            return Rights::All;
+        }
+        let (primary, Some(group)) = (Gid::from_raw(self.caller.gid()), self.group) else { return self.strangers };
+        // Groups may be kept on another machine, which nobody else has to wait for.
+        match tokio::task::spawn_blocking(move || belongs(user, primary, group)).await {
+            Ok(true) => Rights::All,
+            Ok(false) | Err(_) => self.strangers,
+        }
     }
 
     /// Reads the request.

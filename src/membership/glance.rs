@@ -3,7 +3,7 @@
 use super::{MembershipError, Tunnel};
 use crate::{
     daemon::clock,
-    link,
+    link::{self, LinkError},
     model::{Backend, Membership, Server, State, Status},
     plan,
     store::Store,
@@ -27,6 +27,21 @@ pub async fn status(store: &Store, server: &Server) -> Result<Option<Status>, Me
 pub fn deleted(store: &Store, server: &Server) -> Result<Option<Status>, MembershipError> {
     let Some(membership) = store.load_aside(server)? else { return Ok(None) };
     Ok(Some(Status { state: State::Revoked, ..plan::summarize(&membership, None, None, None) }))
+}
+
+/// Removes the kernel interface of a membership that the server deleted, if it is still there.
+///
+/// # Errors
+/// [`MembershipError::Store`] if the state cannot be read, [`MembershipError::Link`] if the interface stays.
+pub async fn clear_deleted(store: &Store, server: &Server) -> Result<(), MembershipError> {
+    let Some(membership) = store.load_aside(server)? else { return Ok(()) };
+    let mut tunnel = Tunnel::open(Backend::Kernel, &membership)?;
+    match tunnel.observe().await {
+        Ok(Some(_)) => tunnel.remove().await,
+        // Meanwhile somebody else's.
+        Ok(None) | Err(MembershipError::Link(LinkError::Taken(_))) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Chooses who carries the interface of a membership: whoever does already, else by what this machine can do.

@@ -162,9 +162,7 @@ async fn enter(
             watch.enter(Stage::Redeem);
             let have = work.tunnel.observe().await?;
             let port = listen_port(&work.membership, have)?;
-            let redeemed = work.redeem(port).await?;
-            work.redeemed = true;
-            redeemed
+            work.redeem(port).await?
         }
     };
     watch.enter(Stage::Authenticate);
@@ -295,22 +293,22 @@ fn resume(mut membership: Membership, request: &JoinRequest) -> (Membership, Gre
     (membership, greeting)
 }
 
-/// Redeems a further key for a membership that is being served, and waits a while for what it brings.
+/// Redeems a further key for a membership that is being served, or without one goes on with the key on its way, and
+/// waits a while for what it brings.
 ///
 /// # Errors
 /// Those of a join; the membership goes on as it was.
 pub(super) async fn further(
     work: &mut Work,
-    token: &Token,
+    token: Option<&Token>,
+    timeout: Duration,
     report: &mut (dyn FnMut(Stage) + Send),
 ) -> Result<Greeting, MembershipError> {
-    if work.take_up(token) {
+    if !work.take_up(token) {
         return Ok(Greeting::Again);
     }
     let mut watch = Watch::new(report);
-    let told = story(work, Greeting::Further, SERVED_TIMEOUT, &mut watch).await;
-    work.redeemed = false;
-    told.map(|()| Greeting::Further)
+    story(work, Greeting::Further, timeout, &mut watch).await.map(|()| Greeting::Further)
 }
 
 /// Pulls until the assignment is complete, configuring what is there on the way; saves it once.
@@ -333,6 +331,7 @@ async fn await_networks(
             return Err(timed_out(work, clock::now().saturating_duration_since(started)));
         };
         let assignment = pulled?;
+        work.promote_key().await?;
         if !assignment.nodes.is_empty() {
             watch.enter(Stage::Interface);
             let changes = work.apply(&assignment).await?;
@@ -359,6 +358,3 @@ async fn await_networks(
         sleep(wait).await;
     }
 }
-
-/// How long somebody at the control socket waits for a further key.
-const SERVED_TIMEOUT: Duration = Duration::from_secs(80);

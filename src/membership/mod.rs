@@ -19,9 +19,10 @@ mod work;
 use std::path::PathBuf;
 
 pub use error::{MembershipError, describe};
-pub use glance::{deleted, status};
+pub use glance::{clear_deleted, deleted, status};
 pub use join::{Greeting, JoinRequest, Joined, join};
 pub use leave::{Farewell, leave};
+pub use redeem::forgive;
 pub use rehearse::{Rehearsal, Spending, rehearse};
 pub use round::{News, Round};
 pub use tunnel::Tunnel;

@@ -5,16 +5,20 @@
 //! nothing are asked for [`DOUBT`]: does the server know this host, are its networks others than before. Only then the
 //! key is sent again, [`MAX_ATTEMPTS`] times in all.
 
-use std::{collections::BTreeSet, num::NonZeroU16, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
+    time::Duration,
+};
 
 use tokio::time::sleep;
 
-use super::{MembershipError, OWN_PREFIX, Work};
+use super::{Hands, MembershipError, OWN_PREFIX, Work};
 use crate::{
     control::{self, Advice, Freshness, Registered},
     daemon::clock,
     facts,
-    model::{NetworkName, Phase, Redeeming, Token},
+    model::{NetworkName, Node, Phase, Redeeming, Relay, Server, Token},
     plan,
 };
 
@@ -37,10 +41,13 @@ impl Work {
     /// [`MembershipError::Refused`] if the server says no; [`MembershipError::Unclear`] if it never said anything clear;
     /// [`MembershipError::Rest`] if it could not be reached, in which case nothing was spent.
     pub(super) async fn redeem(&mut self, port: NonZeroU16) -> Result<Redeemed, MembershipError> {
-        let Some(Redeeming { fingerprint, sent_at, token, attempts }) = self.membership.redeeming().cloned() else {
+        let Some(Redeeming { attempts, baseline: _, fingerprint, sent_at, token }) =
+            self.membership.redeeming().cloned()
+        else {
             return Ok(Redeemed::Earlier);
         };
         if self.is_doubtful(&fingerprint) && self.was_counted(&fingerprint, sent_at).await? {
+            self.note_counted(&fingerprint)?;
             return Ok(Redeemed::Earlier);
         }
         if attempts == 0 {
@@ -55,6 +62,7 @@ impl Work {
                     if let Some(api) = control::server_facts(&response.server_config).api {
                         self.rest.move_to(&api);
                     }
+                    self.note_counted(&fingerprint)?;
                     return Ok(Redeemed::Just { networks: networks.map(|names| names.into_iter().collect()) });
                 }
                 Err(error) => error,
@@ -71,6 +79,7 @@ impl Work {
             tracing::warn!(error = %error, attempts, "no clear answer to the enrollment key");
             last = Some(error);
             if self.was_counted(&fingerprint, Some(clock::unix_seconds())).await? {
+                self.note_counted(&fingerprint)?;
                 return Ok(Redeemed::Earlier);
             }
         }
@@ -83,15 +92,19 @@ impl Work {
         self.membership.redeeming().map_or(0, |redeeming| redeeming.attempts)
     }
 
-    /// Puts a further key on its way; nothing is sent yet. Returns whether it was redeemed here before.
-    pub(super) fn take_up(&mut self, token: &Token) -> bool {
+    /// Puts a further key on its way; nothing is sent yet. Returns whether there is one that was not redeemed here
+    /// before; without a new one it is that which was on its way already.
+    pub(super) fn take_up(&mut self, token: Option<&Token>) -> bool {
+        let Some(token) = token else { return self.membership.redeeming().is_some() };
         match &mut self.membership.phase {
-            Phase::Enrolled(enrolled) if enrolled.fingerprints.contains(&token.fingerprint()) => true,
+            Phase::Enrolled(enrolled) if enrolled.fingerprints.contains(&token.fingerprint()) => false,
             Phase::Enrolled(enrolled) => {
-                enrolled.redeeming = Some(Redeeming::new(token));
-                false
+                // What is known of the same key's earlier way holds on.
+                let known = enrolled.redeeming.take().filter(|known| known.fingerprint == token.fingerprint());
+                enrolled.redeeming = known.or_else(|| Some(Redeeming::new(token)));
+                true
             }
-            Phase::Pending { .. } => false,
+            Phase::Pending { .. } => true,
         }
     }
 
@@ -103,17 +116,26 @@ impl Work {
         }
     }
 
-    /// Saves what a further key will be judged by: the networks that the host has before it is sent.
+    /// Notes what a further key will be judged by: the networks that the host has before it is sent.
     async fn note_baseline(&mut self) -> Result<(), MembershipError> {
         if self.membership.enrolled().is_none() {
             return Ok(());
         }
         self.authenticate().await?;
         let now = self.pull(Freshness::Cached).await?;
-        if let Phase::Enrolled(enrolled) = &mut self.membership.phase {
-            enrolled.assignment = now;
+        if let Some(redeeming) = self.membership.redeeming_mut() {
+            redeeming.baseline = Some(comparable(now.nodes));
         }
         Ok(())
+    }
+
+    /// Saves that the server counted a further key: whatever comes after, it is never sent again.
+    fn note_counted(&mut self, fingerprint: &String) -> Result<(), MembershipError> {
+        let Phase::Enrolled(enrolled) = &mut self.membership.phase else { return Ok(()) };
+        enrolled.fingerprints.insert(fingerprint.clone());
+        enrolled.redeeming = None;
+        self.membership.sent.remove(fingerprint);
+        self.save()
     }
 
     /// Saves that the key is about to be sent; returns whether it never was before.
@@ -184,9 +206,32 @@ impl Work {
         if self.membership.enrolled().is_none() {
             return Ok(true);
         }
-        let now = self.pull(Freshness::Cached).await?;
-        Ok(now.nodes != self.assignment().nodes)
+        let now = comparable(self.pull(Freshness::Cached).await?.nodes);
+        let baseline = self.membership.redeeming().and_then(|redeeming| redeeming.baseline.as_ref());
+        Ok(baseline.is_some_and(|baseline| now != *baseline))
     }
+}
+
+/// Lets a key be sent again that was sent as often as it may be without a clear answer.
+///
+/// For a service that is to enroll by itself: long after the last attempt, and only to a server that still says that it
+/// does not know this host, which every attempt asks first.
+pub fn forgive(hands: &Hands, server: &Server) -> Result<(), MembershipError> {
+    let _lock = hands.store.lock(server)?;
+    let Some(mut membership) = hands.store.load(server)? else { return Ok(()) };
+    if let Phase::Pending { redeeming } = &mut membership.phase {
+        redeeming.attempts = 0;
+        hands.store.save(&membership)?;
+    }
+    Ok(())
+}
+
+/// Leaves out what was learnt of relays beside their ids, which comes and goes.
+fn comparable(mut nodes: BTreeMap<NetworkName, Node>) -> BTreeMap<NetworkName, Node> {
+    for relay in nodes.values_mut().filter_map(|node| node.relay.as_mut()) {
+        *relay = Relay { address: None, name: None, node_id: relay.node_id, public_key: None };
+    }
+    nodes
 }
 
 /// How long after an unclear answer the key is not sent again.

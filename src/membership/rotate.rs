@@ -22,14 +22,12 @@ impl Work {
     /// # Errors
     /// [`MembershipError::Unconfirmed`] if the server goes on naming the old one, which stays in force then.
     pub async fn rotate_key(&mut self) -> Result<(), MembershipError> {
+        self.refuse_switched_off()?;
         if self.membership.identity.next_key.is_none() {
             self.membership.identity.next_key = Some(new_key()?);
             self.save()?;
         }
-        let have = self.tunnel.observe().await?;
-        let port = tunnel::listen_port(&self.membership, have)?;
-        let update = control::update_host(&self.membership, &facts::gather(&[OWN_PREFIX]), port);
-        self.report(&update).await?;
+        self.announce_key().await?;
         let assignment = self.pull(Freshness::Recomputed).await?;
         self.promote_key().await?;
         if self.membership.identity.next_key.is_some() {
@@ -39,13 +37,27 @@ impl Work {
         self.take_over(&before, assignment).await.map(|_| ())
     }
 
+    /// Tells the server the key that it should know.
+    async fn announce_key(&mut self) -> Result<(), MembershipError> {
+        let have = self.tunnel.observe().await?;
+        let port = tunnel::listen_port(&self.membership, have)?;
+        let update = control::update_host(&self.membership, &facts::gather(&[OWN_PREFIX]), port);
+        self.report(&update).await
+    }
+
     /// Whether a new key waits to be confirmed.
     pub fn is_rotating(&self) -> bool {
         self.membership.identity.next_key.is_some()
     }
 
-    /// Puts an announced key in force if the last pull named it.
+    /// Puts an announced key in force if the last pull named it; a server that fell back to the key before is told
+    /// again which one is in force.
     pub(super) async fn promote_key(&mut self) -> Result<(), MembershipError> {
+        let identity = &self.membership.identity;
+        if identity.next_key.is_none() && self.key_on_server.is_some() && self.key_on_server == identity.former_key {
+            tracing::warn!("the server names this host's key from before the last rotation");
+            return self.announce_key().await;
+        }
         let next = self.membership.identity.next_key.as_ref().map(PrivateKey::public_key);
         if next.is_none() || next != self.key_on_server {
             return Ok(());

@@ -1,10 +1,12 @@
 //! Rounds with the server: pull, apply what changed, save it, confirm.
 
+use std::time::{Duration, Instant};
+
 use super::{MembershipError, Work};
 use crate::{
     control::Freshness,
     daemon::clock,
-    model::Assignment,
+    model::{Assignment, Switch},
     plan::{Peers, Talk},
 };
 
@@ -63,6 +65,9 @@ impl Work {
         if networks_differ(&before, &assignment) && freshness == Freshness::Cached {
             // The server's cached peers are stale after memberships changed (protocol page, "Staleness").
             assignment = self.pull(Freshness::Recomputed).await?;
+        } else if peers == Peers::Pushed && assignment.peers != before.peers && self.may_clarify() {
+            // Either the cache is stale or a push was missed; only a computation tells.
+            assignment = self.pull(Freshness::Recomputed).await?;
         } else if peers == Peers::Pushed {
             assignment.peers.clone_from(&before.peers);
             assignment.remarks.retain(|remark| !remark.is_about_peers());
@@ -82,6 +87,17 @@ impl Work {
         Ok(round)
     }
 
+    /// Whether it was long ago that cache and pushes disagreed: clarifying that makes the server broadcast.
+    fn may_clarify(&mut self) -> bool {
+        let now = clock::now();
+        let lately = |at: Instant| now.saturating_duration_since(at) < CLARIFY_GAP;
+        if self.clarified_at.is_some_and(lately) {
+            return false;
+        }
+        self.clarified_at = Some(now);
+        true
+    }
+
     /// Applies `assignment` and saves it if it is another than `before`.
     pub(super) async fn take_over(
         &mut self,
@@ -89,7 +105,10 @@ impl Work {
         assignment: Assignment,
     ) -> Result<Round, MembershipError> {
         let news = news(before, &assignment);
-        let changes = self.apply(&assignment).await?;
+        let changes = match self.membership.switch {
+            Switch::Off => 0,
+            Switch::On => self.apply(&assignment).await?,
+        };
         if news != News::Nothing {
             self.keep(assignment)?;
         }
@@ -106,6 +125,9 @@ fn news(before: &Assignment, now: &Assignment) -> News {
         News::Details
     }
 }
+
+/// How often a disagreement between the server's cache and its pushes is clarified.
+const CLARIFY_GAP: Duration = Duration::from_secs(600);
 
 fn networks_differ(before: &Assignment, now: &Assignment) -> bool {
     before.nodes != now.nodes || before.leaving != now.leaving

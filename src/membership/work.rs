@@ -21,6 +21,8 @@ use super::{Greeting, Hands, MembershipError, OWN_PREFIX, Round, Tunnel, glance,
 #[derive(Debug)]
 pub struct Work {
     pub(super) authenticated_at: Option<Instant>,
+    /// When the server was last asked whether its cache or its pushes were right.
+    pub(super) clarified_at: Option<Instant>,
     pub(super) error: Option<ErrorReport>,
     pub(super) hands: Hands,
     _lock: Lock,
@@ -29,8 +31,6 @@ pub struct Work {
     pub(super) naming: Option<Lock>,
     /// Whether settings differ from those the server was told.
     pub(super) has_new_settings: bool,
-    /// Whether the key on its way was taken in this run.
-    pub(super) redeemed: bool,
     /// The WireGuard key that the last pull named.
     pub(super) key_on_server: Option<PublicKey>,
     pub(super) rest: Rest,
@@ -53,6 +53,7 @@ impl Work {
         let tunnel = Tunnel::open(backend, &membership)?;
         Ok(Self {
             authenticated_at: None,
+            clarified_at: None,
             error: None,
             hands,
             has_new_settings: false,
@@ -60,7 +61,6 @@ impl Work {
             key_on_server: None,
             membership,
             naming: None,
-            redeemed: false,
             rest,
             server_config: None,
             tunnel,
@@ -117,7 +117,9 @@ impl Work {
                 let assignment = enrolled.assignment.clone();
                 self.apply(&assignment).await
             }
-            (Some(_), Switch::Off) | (None, _) => Ok(0),
+            // A crash may have come between the switch and the interface's end.
+            (Some(_), Switch::Off) => self.take_down().await.map(|()| 0),
+            (None, _) => Ok(0),
         }
     }
 
@@ -204,10 +206,8 @@ impl Work {
         let mut fingerprints = enrolled.map(|enrolled| enrolled.fingerprints.clone()).unwrap_or_default();
         let mut sent = self.membership.sent.clone();
         let on_its_way = self.membership.redeeming();
-        if enrolled.is_none() || self.redeemed {
-            fingerprints.extend(on_its_way.map(|redeeming| redeeming.fingerprint.clone()));
-        }
         if enrolled.is_none() {
+            fingerprints.extend(on_its_way.map(|redeeming| redeeming.fingerprint.clone()));
             // Whichever key it was that the server took, this host is enrolled now.
             fingerprints.append(&mut sent);
         }
@@ -248,10 +248,11 @@ impl Work {
     /// Redeems a further key while the membership is in use; returns whether it was redeemed here before.
     pub async fn redeem_further(
         &mut self,
-        token: &Token,
+        token: Option<&Token>,
+        timeout: Duration,
         report: &mut (dyn FnMut(Stage) + Send),
     ) -> Result<Greeting, MembershipError> {
-        join::further(self, token, report).await
+        join::further(self, token, timeout, report).await
     }
 
     /// Takes over settings that were given now; the server is told with the next check-in.
@@ -290,8 +291,17 @@ impl Work {
         Ok(())
     }
 
+    /// Refuses what needs an interface while the owner wants none.
+    pub(super) fn refuse_switched_off(&self) -> Result<(), MembershipError> {
+        match self.membership.switch {
+            Switch::Off => Err(MembershipError::SwitchedOff(self.membership.server.clone())),
+            Switch::On => Ok(()),
+        }
+    }
+
     /// Checks in and does one round with peers computed afresh.
     pub async fn sync(&mut self) -> Result<Round, MembershipError> {
+        self.refuse_switched_off()?;
         self.talk(Talk { check_in: true, peers: Peers::Recomputed, prove: false }).await
     }
 
@@ -366,12 +376,11 @@ impl Work {
 
     /// Gives up a membership whose host the server deleted: the interface goes, the identity is kept aside.
     ///
-    /// # Errors
-    /// The first of what failed; the rest is done all the same.
+    /// In this order, so that after a crash in between the next start finds it and removes the interface.
     pub async fn set_aside(&mut self) -> Result<(), MembershipError> {
-        let taken_down = self.take_down().await;
-        self.hands.store.set_aside(&self.membership.server)?;
-        taken_down
+        let set_aside = self.hands.store.set_aside(&self.membership.server);
+        self.take_down().await?;
+        Ok(set_aside?)
     }
 
     pub(super) fn note_failure(&mut self, error: &MembershipError) {

@@ -1,10 +1,10 @@
 //! This host's enrollment with one server, as it is saved.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Assignment, Identity, InterfaceName, Policy, Secret, Server, Token};
+use super::{Assignment, Identity, InterfaceName, NetworkName, Node, Policy, Secret, Server, Token};
 
 /// A membership on disk.
 ///
@@ -74,6 +74,9 @@ pub struct Enrolled {
 /// A key on its way to the server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redeeming {
+    /// What the host had when the key was first sent, by which it shows whether it was counted; `None` before that, and
+    /// for a host that was new then.
+    pub baseline: Option<BTreeMap<NetworkName, Node>>,
     /// How often it was sent without a clear answer.
     pub attempts: u32,
     /// The key's fingerprint.
@@ -87,7 +90,13 @@ pub struct Redeeming {
 impl Redeeming {
     /// A key that was not sent yet.
     pub fn new(token: &Token) -> Self {
-        Self { attempts: 0, fingerprint: token.fingerprint(), sent_at: None, token: token.text().clone() }
+        Self {
+            attempts: 0,
+            baseline: None,
+            fingerprint: token.fingerprint(),
+            sent_at: None,
+            token: token.text().clone(),
+        }
     }
 }
 

@@ -265,6 +265,9 @@ fn since_version_1(mut document: serde_json::Value) -> serde_json::Value {
     if let Some(fields) = document.as_object_mut() {
         fields.insert("switch".to_owned(), "on".into());
         fields.entry("sent").or_insert_with(|| serde_json::json!([]));
+        if let Some(redeeming) = fields.get_mut("redeeming").and_then(serde_json::Value::as_object_mut) {
+            redeeming.insert("baseline".to_owned(), serde_json::Value::Null);
+        }
         if let Some(identity) = fields.get_mut("identity").and_then(serde_json::Value::as_object_mut) {
             identity.insert("former_key".to_owned(), serde_json::Value::Null);
             identity.insert("next_key".to_owned(), serde_json::Value::Null);

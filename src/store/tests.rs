@@ -108,7 +108,7 @@ fn world() -> (tempfile::TempDir, Store, Membership) {
     })
     .unwrap();
     let token = Secret::from("secret");
-    let redeeming = Redeeming { attempts: 0, fingerprint: "ABC".into(), sent_at: None, token };
+    let redeeming = Redeeming { attempts: 0, baseline: None, fingerprint: "ABC".into(), sent_at: None, token };
     let membership = Membership {
         identity,
         interface: "enroll0".parse().unwrap(),

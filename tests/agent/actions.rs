@@ -254,5 +254,5 @@ fn a_broker_that_flaps(lab: &mut Lab) -> Result<()> {
     stop(&peer)
 }
 
-/// Each takes about two seconds.
-const FLAPS: usize = 20;
+/// Each takes up to eight seconds.
+const FLAPS: usize = 10;

@@ -120,13 +120,10 @@ fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<PushedPeers, 
     Ok(PushedPeers { peers, remarks })
 }
 
-/// The key in force, and the one that is being announced.
+/// The key in force, the one that is being announced, and the one before, which a server may fall back to.
 fn own_keys(identity: &Identity) -> Vec<PublicKey> {
-    [Some(&identity.private_key), identity.next_key.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(PrivateKey::public_key)
-        .collect()
+    let private = [Some(&identity.private_key), identity.next_key.as_ref()];
+    private.into_iter().flatten().map(PrivateKey::public_key).chain(identity.former_key).collect()
 }
 
 /// Fills in what the server knows about the relays that an assignment names by node id only.

@@ -89,20 +89,23 @@ impl Desk {
             Ok(text) => text,
             Err(error) => {
                 tracing::warn!(%error, topic, "a message cannot be opened");
+                if topic == self.topics.peers {
+                    self.pass(Pushed::Spoiled).await;
+                }
                 return;
             }
         };
         if topic == self.topics.peers {
             if self.passed.are_stale(&publish.payload) {
                 tracing::warn!("peers that were replaced already came again, and are not applied");
-                return self.pass(Pushed::Hint(Hint::Look)).await;
+                return self.pass(Pushed::Spoiled).await;
             }
             match serde_json::from_slice(&text) {
                 Ok(update) => self.pass(Pushed::Peers(Box::new(update))).await,
                 Err(error) => {
                     tracing::warn!(%error, "pushed peers cannot be read");
                     // A pull is read with more patience.
-                    self.pass(Pushed::Hint(Hint::Look)).await;
+                    self.pass(Pushed::Spoiled).await;
                 }
             }
         } else if topic == self.topics.action {

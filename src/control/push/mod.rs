@@ -6,9 +6,9 @@
 mod access;
 mod desk;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
-use rumqttc::{AsyncClient, Event, EventLoop, Packet, PublishOptions, QoS};
+use rumqttc::{AsyncClient, Event, EventLoop, Packet, PublishOptions, QoS, SubscribeFilter as Filter};
 use rustls::ClientConfig;
 use tokio::{
     sync::{mpsc, watch},
@@ -39,6 +39,8 @@ pub enum Pushed {
     Hint(Hint),
     /// All peers, as they are now.
     Peers(Box<wire::HostPeerUpdate>),
+    /// Peers that cannot be opened or read, or that were replaced already.
+    Spoiled,
 }
 
 /// A connection to the broker; it ends when this is dropped.
@@ -149,27 +151,36 @@ impl Keeper {
     async fn run(mut self) {
         let mut failures = 0;
         let mut listened = BTreeSet::new();
+        let mut is_connected = false;
+        // A broker that lets us in and puts us out again is not asked as often as one that is well.
+        let mut stood = pin!(sleep(Duration::ZERO));
         loop {
             tokio::select! {
                 event = self.events.poll() => match event {
                     Ok(Event::Incoming(Packet::ConnAck(_))) => listened = self.listen(),
-                    Ok(Event::Incoming(Packet::SubAck(_))) if failures != CONNECTED => {
-                        failures = CONNECTED;
+                    Ok(Event::Incoming(Packet::SubAck(_))) if !is_connected => {
+                        is_connected = true;
+                        stood.set(sleep(WELL));
+                        self.follow(&mut listened);
                         self.desk.pass(Pushed::Connected).await;
                     }
                     Ok(Event::Incoming(Packet::Publish(publish))) => self.desk.take(publish).await,
                     Ok(Event::Incoming(_) | Event::Outgoing(_)) => {}
                     Err(error) => {
-                        failures = if failures == CONNECTED { 1 } else { (failures + 1).min(CONNECTED - 1) };
+                        failures += 1;
+                        if std::mem::take(&mut is_connected) {
+                            failures = failures.min(LET_IN);
+                        }
                         self.desk.pass(Pushed::Disconnected(error.to_string())).await;
                         sleep(plan::backoff(failures, seal::random::<1>()[0], None)).await;
                     }
                 },
                 changed = self.nodes.changed() => match changed {
-                    Ok(()) if failures == CONNECTED => self.follow(&mut listened),
+                    Ok(()) if is_connected => self.follow(&mut listened),
                     Ok(()) => {}
                     Err(_) => return,
                 },
+                () = &mut stood, if is_connected && failures > 0 => failures = 0,
             }
         }
     }
@@ -177,21 +188,24 @@ impl Keeper {
     /// Subscribes to everything at the start of a connection.
     fn listen(&mut self) -> BTreeSet<String> {
         let nodes = self.nodes.borrow_and_update().clone();
-        for topic in nodes.iter().chain([&self.desk.topics.peers, &self.desk.topics.action]) {
-            if let Err(error) = self.desk.client.try_subscribe(topic.as_str(), QoS::AtMostOnce) {
-                tracing::warn!(%error, topic, "cannot listen to the broker");
-            }
-        }
+        self.subscribe(nodes.iter().chain([&self.desk.topics.peers, &self.desk.topics.action]));
         nodes
+    }
+
+    /// Asks for topics, all in one message.
+    fn subscribe<'a>(&self, topics: impl Iterator<Item = &'a String>) {
+        let filters: Vec<_> = topics.map(|topic| Filter::new(topic.clone(), QoS::AtMostOnce)).collect();
+        if filters.is_empty() {
+            return;
+        }
+        if let Err(error) = self.desk.client.try_subscribe_many(filters) {
+            tracing::warn!(%error, "cannot listen to the broker");
+        }
     }
 
     fn follow(&mut self, listened: &mut BTreeSet<String>) {
         let wanted = self.nodes.borrow_and_update().clone();
-        for topic in wanted.difference(listened) {
-            if let Err(error) = self.desk.client.try_subscribe(topic.as_str(), QoS::AtMostOnce) {
-                tracing::warn!(%error, topic, "cannot listen to the broker");
-            }
-        }
+        self.subscribe(wanted.difference(listened));
         for topic in listened.difference(&wanted) {
             if let Err(error) = self.desk.client.try_unsubscribe(topic.as_str()) {
                 tracing::debug!(%error, topic, "cannot stop listening");
@@ -201,8 +215,11 @@ impl Keeper {
     }
 }
 
-/// More than any number of failures: the connection stands.
-const CONNECTED: u32 = u32::MAX;
+/// A broker that lets us in before it puts us out is waited for as if it had failed no more often than this.
+const LET_IN: u32 = 3;
+
+/// A connection that stood this long is well.
+const WELL: Duration = Duration::from_secs(30);
 
 /// Bytes in a message, packed or not: peers are about 600 each.
 const LARGEST: usize = 64 << 20;

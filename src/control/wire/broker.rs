@@ -33,6 +33,8 @@ pub struct BrokerAddressError(String);
 impl BrokerAddressError {
     /// Quotes the address on one line.
     pub fn of(text: &str) -> Self {
+        // What stands before an @ may be a password.
+        let text = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
         Self(text.chars().filter(|character| !character.is_control()).take(200).collect())
     }
 }

@@ -25,19 +25,26 @@ impl Service {
                 return;
             }
         };
+        if self.tasks.len() > MOST_TASKS {
+            tracing::warn!("too many conversations at once: one is not begun");
+            return;
+        }
         let calls = self.calls.clone();
         self.tasks.spawn_local(async move {
             match call.request().await {
-                Ok(request) => drop(calls.send((call, request))),
+                Ok(request) => {
+                    let rights = call.rights().await;
+                    drop(calls.send((call, request, rights)));
+                }
                 Err(error) => tracing::debug!(%error, "unusable request on the control socket"),
             }
             Finished::Aside
         });
     }
 
-    pub(super) fn answer(&mut self, call: Call, request: Request) {
+    pub(super) fn answer(&mut self, call: Call, request: Request, rights: Rights) {
         let looks = matches!(request, Request::Status | Request::Watch);
-        if call.rights() == Rights::None || (call.rights() == Rights::Look && !looks) {
+        if rights == Rights::None || (rights == Rights::Look && !looks) {
             let message = "only root, the agent's user and the group enroll-agent may ask for this".to_owned();
             return self.refuse(call, Failure { class: Class::Denied, message });
         }
@@ -92,6 +99,12 @@ impl Service {
         if self.kept.contains_key(&server) {
             return self.order(call, Some(&server), Plain::Leave(network));
         }
+        if let Some(task) = self.enrolling.remove(&server) {
+            task.abort();
+            self.board.enroll(&server, None);
+            let (hands, backend) = (self.hands.clone(), self.settings.backend);
+            return self.aside(async move { requests::give_up(call, hands, server, backend).await });
+        }
         let forgotten = if self.hands.store.is_set_aside(&server) {
             self.hands.store.remove(&server).map_err(MembershipError::from)
         } else {
@@ -108,6 +121,9 @@ impl Service {
     /// The server with the network, or the only one.
     fn meant(&self, network: Option<&NetworkName>) -> Result<Server, MembershipError> {
         let report = self.board.report();
+        if let ([], [enrolling], None) = (&report.memberships[..], &report.enrolling[..], network) {
+            return enrolling.server.parse().map_err(|_| MembershipError::NotEnrolled);
+        }
         let with_it = |status: &&Status| network.is_none_or(|name| status.networks.contains_key(name));
         let mut servers = report.memberships.iter().filter(with_it).filter_map(|status| status.server.parse().ok());
         match (servers.next(), servers.next(), network) {
@@ -137,9 +153,10 @@ impl Service {
         if let Some(inbox) = self.kept.get(&server) {
             let kept = Kept { inbox: inbox.clone(), server };
             let board = self.board.clone();
-            self.aside(requests::further(call, kept, board, |progress| Command::Further {
+            self.aside(requests::further(call, kept, board, move |progress| Command::Further {
                 overrides,
                 progress,
+                timeout,
                 token,
             }));
             return;
@@ -147,7 +164,11 @@ impl Service {
         if let Some(task) = self.enrolling.remove(&server) {
             task.abort();
             self.board.enroll(&server, None);
+        } else if self.in_hand.contains(&server) {
+            let message = format!("the membership with {server} is being worked on");
+            return self.refuse(call, Failure { class: Class::Temporary, message });
         }
+        self.in_hand.insert(server.clone());
         let backend = backend.or(self.settings.backend);
         let request = JoinRequest { backend, interface, overrides, server: Some(server.clone()), timeout, token };
         let hands = self.hands.clone();
@@ -168,3 +189,6 @@ impl Service {
         });
     }
 }
+
+/// Conversations and other work at once; far more than one device has.
+const MOST_TASKS: usize = 256;

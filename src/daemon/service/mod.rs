@@ -13,7 +13,7 @@ use std::{
 use tokio::{
     sync::{mpsc, oneshot},
     task::{AbortHandle, JoinSet, LocalSet},
-    time::{Interval, interval},
+    time::{Interval, interval, sleep},
 };
 
 use super::{
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     facts,
-    ipc::{Answer, Call, Listener, Request},
+    ipc::{Answer, Call, Listener, Request, Rights},
     link::HostChange,
     membership::{self, Hands, JoinRequest, Joined, MembershipError, Work, describe},
     model::{Backend, Overrides, Server},
@@ -88,11 +88,13 @@ pub async fn run(
 
 struct Service {
     board: Board,
-    calls: mpsc::UnboundedSender<(Call, Request)>,
+    calls: mpsc::UnboundedSender<(Call, Request, Rights)>,
     /// Enrollments under way, to be given up for a key that somebody brings.
     enrolling: BTreeMap<Server, AbortHandle>,
     enrollments: Vec<Enrollment>,
     hands: Hands,
+    /// Memberships that are being opened or joined: nobody else may begin with them.
+    in_hand: BTreeSet<Server>,
     kept: BTreeMap<Server, mpsc::UnboundedSender<Message>>,
     settings: Settings,
     tasks: JoinSet<Finished>,
@@ -124,11 +126,12 @@ impl Service {
             enrolling: BTreeMap::new(),
             enrollments,
             hands,
+            in_hand: BTreeSet::new(),
             kept: BTreeMap::new(),
             settings,
             tasks: JoinSet::new(),
         };
-        let alone = only.is_some();
+        let alone = only.as_ref().map(|work| work.membership().server.clone());
         service.begin(only);
         let mut host = Host::watch().await;
         let mut watchdog = notify::watchdog().map(interval);
@@ -140,13 +143,14 @@ impl Service {
                 () = &mut stop => break Ended::Stopped,
                 Some((settings, enrollments)) = reloads.recv() => service.reload(settings, enrollments),
                 call = accept(listener.as_ref()) => service.receive(call),
-                Some((call, request)) = asked.recv() => service.answer(call, request),
+                Some((call, request, rights)) = asked.recv() => service.answer(call, request, rights),
                 change = host.changed() => service.tell(&change),
                 () = due(&mut watchdog) => notify::alive(),
                 Ok(()) = report.changed() => notify::status(&report.borrow_and_update()),
                 Some(finished) = service.tasks.join_next() => match finished {
-                    Ok(finished) => if let Some(ended) = service.finished(finished).filter(|_| alone) {
-                        break ended;
+                    Ok(finished) => match service.finished(finished) {
+                        Some((server, ended)) if alone.as_ref() == Some(&server) => break ended,
+                        Some(_) | None => {}
                     },
                     Err(error) if error.is_cancelled() => {}
                     Err(error) => tracing::error!(%error, "a task of the agent failed"),
@@ -190,6 +194,9 @@ impl Service {
     }
 
     fn open(&mut self, server: Server, begun: oneshot::Sender<()>) {
+        if !self.in_hand.insert(server.clone()) {
+            return;
+        }
         let (hands, board, backend) = (self.hands.clone(), self.board.clone(), self.settings.backend);
         let overrides = self.overrides(&server);
         self.tasks.spawn_local(async move {
@@ -198,10 +205,14 @@ impl Service {
         });
     }
 
+    fn configured(&self, server: &Server) -> Option<Enrollment> {
+        self.enrollments.iter().find(|enrollment| enrollment.server == *server).cloned()
+    }
+
     /// What the configuration says about the membership with `server`.
     fn overrides(&self, server: &Server) -> Overrides {
-        if let Some(configured) = self.enrollments.iter().find(|enrollment| enrollment.server == *server) {
-            return configured.request.overrides.clone();
+        if let Some(configured) = self.configured(server) {
+            return configured.request.overrides;
         }
         // Two interfaces cannot share a port.
         let listen_port = self.settings.overrides.listen_port.filter(|_| self.saved().len() == 1);
@@ -218,8 +229,15 @@ impl Service {
     }
 
     /// Memberships that the server has ended stay in sight until somebody forgets them.
-    fn show_deleted(&self) {
+    fn show_deleted(&mut self) {
         for server in self.hands.store.servers_aside().unwrap_or_default() {
+            let (store, gone) = (self.hands.store.clone(), server.clone());
+            self.aside(async move {
+                // A crash may have come between the end of the membership and that of its interface.
+                if let Err(error) = membership::clear_deleted(&store, &gone).await {
+                    tracing::error!(server = %gone, error = %describe(&error), "an interface of a deleted host stays");
+                }
+            });
             match membership::deleted(&self.hands.store, &server) {
                 Ok(status) => status.into_iter().for_each(|status| self.board.show(status)),
                 Err(error) => self.board.break_down(&server, error.report(clock::unix_seconds())),
@@ -269,10 +287,11 @@ impl Service {
         self.enrollments = enrollments;
         for (server, inbox) in &self.kept {
             let (reply, _) = oneshot::channel();
-            let (progress, _) = mpsc::unbounded_channel();
-            let command = Command::Further { overrides: self.overrides(server), progress, token: None };
+            let command = Command::Adopt(self.overrides(server));
             // A keeper that has ended needs no settings.
-            drop(inbox.send(Message::Order(errand::Order { command, reply })));
+            for message in [Message::Poll(self.settings.poll), Message::Order(errand::Order { command, reply })] {
+                drop(inbox.send(message));
+            }
         }
         for (server, task) in std::mem::take(&mut self.enrolling) {
             // Perhaps it is another key now.
@@ -283,7 +302,7 @@ impl Service {
         notify::ready();
     }
 
-    fn finished(&mut self, finished: Finished) -> Option<Ended> {
+    fn finished(&mut self, finished: Finished) -> Option<(Server, Ended)> {
         match finished {
             Finished::Aside => None,
             Finished::Joined(joined) => {
@@ -293,9 +312,10 @@ impl Service {
             }
             Finished::Kept(server, after) => {
                 self.kept.remove(&server);
-                Some(self.lost(server, after))
+                Some((server.clone(), self.lost(server, after)))
             }
             Finished::Opened(server, work, begun) => {
+                self.in_hand.remove(&server);
                 let begun = begun.unwrap_or_else(|| oneshot::channel().0);
                 let first = plan::spread(&facts::machine_id(), &server, self.settings.spread);
                 match work {
@@ -304,7 +324,10 @@ impl Service {
                         let fresh = self.enrolling.remove(&server).is_some();
                         self.keep(work, if fresh { First::Joined } else { First::After(first) }, begun);
                     }
-                    None => self.resume_enrolling(server),
+                    None => {
+                        self.board.forget(&server);
+                        self.resume_enrolling(server);
+                    }
                 }
                 None
             }
@@ -313,8 +336,7 @@ impl Service {
 
     /// Goes on with a key that was on its way when the agent ended.
     fn resume_enrolling(&mut self, server: Server) {
-        let configured = self.enrollments.iter().find(|enrollment| enrollment.server == server).cloned();
-        self.enroll(configured.unwrap_or_else(|| {
+        self.enroll(self.configured(&server).unwrap_or_else(|| {
             let request = JoinRequest {
                 backend: self.settings.backend,
                 interface: None,
@@ -328,6 +350,7 @@ impl Service {
     }
 
     fn joined(&mut self, mut call: Call, server: Server, joined: Result<Joined, MembershipError>) {
+        self.in_hand.remove(&server);
         let answer = match joined {
             Ok(Joined { failure, greeting, work, timings }) => {
                 let answer = Answer::Joined {
@@ -343,8 +366,9 @@ impl Service {
                 if self.saved().contains(&server) {
                     // Enrolled without a network yet, or a key still on its way: it is gone on with.
                     self.open(server, oneshot::channel().0);
-                } else {
-                    self.enroll_configured();
+                } else if let Some(configured) = self.configured(&server) {
+                    // The key of the configuration was passed over for this one.
+                    self.enroll(configured);
                 }
                 Answer::Failed(errand::failure(&error))
             }
@@ -372,7 +396,7 @@ impl Service {
     fn tell(&mut self, change: &HostChange) {
         let own: BTreeSet<_> =
             self.board.report().memberships.iter().map(|status| status.interface.to_string()).collect();
-        let moved = change.moved.iter().any(|name| !own.contains(name));
+        let moved = change.moved.iter().any(|name| !own.contains(name) && !facts::is_inner(name));
         let touched = Rc::new(change.touched.intersection(&own).cloned().collect::<BTreeSet<_>>());
         for inbox in self.kept.values() {
             if moved {
@@ -387,7 +411,14 @@ impl Service {
 
 async fn accept(listener: Option<&Listener>) -> std::io::Result<Call> {
     match listener {
-        Some(listener) => listener.accept().await,
+        Some(listener) => match listener.accept().await {
+            Err(error) => {
+                // What is short, as descriptors, is not there again at once.
+                sleep(ACCEPT_GAP).await;
+                Err(error)
+            }
+            call => call,
+        },
         None => std::future::pending().await,
     }
 }
@@ -398,6 +429,9 @@ async fn due(watchdog: &mut Option<Interval>) {
         None => std::future::pending().await,
     }
 }
+
+/// How long nobody is let in after that failed.
+const ACCEPT_GAP: Duration = Duration::from_millis(200);
 
 /// How long one attempt to go on with a key may take.
 const ENROLL_TIMEOUT: Duration = Duration::from_secs(120);

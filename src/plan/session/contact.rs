@@ -17,6 +17,8 @@ pub(super) struct Contact {
     recomputed: Option<Instant>,
     /// Whether they have to be, the next time.
     recompute: bool,
+    /// Whether they are, in the round under way.
+    recomputing: bool,
     /// When the next round is due, and why.
     round: Deadline,
     state: State,
@@ -62,6 +64,7 @@ impl Contact {
             poll: poll.min(CHECK_IN),
             push: Push::Disconnected { ever: false },
             recompute: false,
+            recomputing: false,
             recomputed: None,
             round: Deadline { at: first, why: Why::Start },
             state: State::Offline { failures: 0, since: now },
@@ -90,6 +93,15 @@ impl Contact {
         Deadline { at: next.at.max(self.not_before), ..next }
     }
 
+    /// Puts `at` off for as long as the server wants to be left alone.
+    pub(super) fn not_before(&self, at: Instant) -> Instant {
+        at.max(self.not_before)
+    }
+
+    pub(super) fn set_poll(&mut self, poll: Duration) {
+        self.poll = poll.min(CHECK_IN);
+    }
+
     /// Whether the server answers, and does not want to be left alone.
     pub(super) fn may_talk(&self, now: Instant) -> bool {
         self.is_online() && self.not_before <= now
@@ -110,6 +122,8 @@ impl Contact {
             Push::Connected { took_in: true } => Peers::Pushed,
             Push::Connected { took_in: false } | Push::Disconnected { .. } => Peers::Cached,
         };
+        self.recomputing = peers == Peers::Recomputed;
+        self.recompute = false;
         Some(Round { check_in, peers })
     }
 
@@ -148,6 +162,13 @@ impl Contact {
         }
     }
 
+    /// What was pushed is not on the interface: pulls tell the peers until more is pushed.
+    pub(super) fn distrust(&mut self) {
+        if let Push::Connected { took_in } = &mut self.push {
+            *took_in = false;
+        }
+    }
+
     /// The server asks us to look, perhaps with everything computed afresh.
     pub(super) fn hinted(&mut self, now: Instant, recompute: bool) {
         self.recompute |= recompute;
@@ -157,8 +178,16 @@ impl Contact {
 
     /// The server may be reachable again, or see us elsewhere.
     pub(super) fn moved(&mut self, now: Instant) {
-        self.check_in = now;
-        self.hinted(now, false);
+        // The connection to the broker is given up with all others.
+        self.push = match self.push {
+            Push::Connected { .. } => Push::Disconnected { ever: true },
+            disconnected @ Push::Disconnected { .. } => disconnected,
+        };
+        // A fleet that starts together gets its addresses together too.
+        if self.round.why != Why::Start {
+            self.check_in = now;
+            self.hinted(now, false);
+        }
     }
 
     pub(super) fn succeeded(&mut self, now: Instant, checked_in: bool, recomputed: bool) {
@@ -167,9 +196,9 @@ impl Contact {
             self.check_in = now + CHECK_IN;
         }
         if recomputed {
-            self.recompute = false;
             self.recomputed = Some(now);
         }
+        self.recomputing = false;
         self.round = match self.push {
             Push::Disconnected { .. } if now + self.poll < self.check_in => {
                 Deadline { at: now + self.poll, why: Why::Poll }
@@ -178,13 +207,20 @@ impl Contact {
         };
     }
 
+    /// The round under way was given up, and comes again.
+    pub(super) fn interrupted(&mut self) {
+        self.recompute |= self.recomputing;
+        self.recomputing = false;
+    }
+
     pub(super) fn failed(&mut self, now: Instant, delay: Duration, retry_after: Option<Duration>) {
         let (failures, since) = match self.state {
             State::Offline { failures, since } => (failures.saturating_add(1), since),
             State::Online => (1, now),
         };
         self.state = State::Offline { failures, since };
-        self.recompute |= now.saturating_duration_since(since) >= OUTAGE;
+        self.recompute |= self.recomputing || now.saturating_duration_since(since) >= OUTAGE;
+        self.recomputing = false;
         self.hint = None;
         self.round = Deadline { at: now + delay, why: Why::Retry };
         if retry_after.is_some() {

@@ -22,17 +22,19 @@ impl Deletion {
         self.announced = true;
     }
 
-    /// Notes that the server knows the host.
-    pub(super) fn denied(&mut self) {
-        *self = Self::default();
+    /// Notes that the server knows the host; an announcement is denied only by an answer to somebody who `proved` who
+    /// he is.
+    pub(super) fn denied(&mut self, proved: bool) {
+        self.announced &= !proved;
+        self.answers = None;
     }
 
     /// Notes a failure at `now`: an answer that the host is `gone`, or another. Returns whether to believe it: at once
-    /// if it was announced, else after [`ANSWERS`] in a row over at least [`TIME`].
-    pub(super) fn answered(&mut self, now: Instant, gone: bool) -> bool {
+    /// if it was announced and this was the answer to a proof, else after [`ANSWERS`] in a row over at least [`TIME`].
+    pub(super) fn answered(&mut self, now: Instant, gone: bool, proved: bool) -> bool {
         self.answers = gone.then(|| self.answers.map_or((1, now), |(count, first)| (count.saturating_add(1), first)));
         self.answers.is_some_and(|(count, first)| {
-            self.announced || (count >= ANSWERS && now.saturating_duration_since(first) >= TIME)
+            (self.announced && proved) || (count >= ANSWERS && now.saturating_duration_since(first) >= TIME)
         })
     }
 }

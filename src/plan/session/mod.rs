@@ -14,12 +14,14 @@
 
 mod contact;
 mod deletion;
+mod rotation;
 
 use std::time::{Duration, Instant};
 
 use self::{
     contact::{Contact, Round},
     deletion::Deletion,
+    rotation::Rotation,
 };
 
 /// One membership's course.
@@ -31,6 +33,7 @@ pub struct Session {
     deletion: Deletion,
     failures_here: u32,
     observe: Instant,
+    rotation: Rotation,
     /// What was asked for meanwhile.
     wishes: Wishes,
 }
@@ -39,7 +42,6 @@ pub struct Session {
 #[derive(Clone, Copy, Debug, Default)]
 struct Wishes {
     give_up: bool,
-    rotate: bool,
     take_in: bool,
 }
 
@@ -60,6 +62,8 @@ pub enum Event {
     Moved,
     /// The peers were pushed.
     PeersPushed,
+    /// Peers were pushed that cannot be read, or that came before.
+    PeersSpoiled,
 }
 
 /// What a server asks of a host over the broker.
@@ -178,6 +182,8 @@ pub enum Why {
     Poll,
     /// Another try after a failure.
     Retry,
+    /// A new WireGuard key.
+    Rotation,
     /// The first round; hosts that start together do not all come at once.
     Start,
 }
@@ -193,6 +199,7 @@ impl Session {
             deletion: Deletion::default(),
             failures_here: 0,
             observe: now + OBSERVE,
+            rotation: Rotation::new(now),
             wishes: Wishes::default(),
         }
     }
@@ -213,8 +220,10 @@ impl Session {
             return None;
         }
         let look = Deadline { at: self.observe, why: Why::Look };
-        let round = self.contact.deadline();
-        Some(if round.at <= look.at { round } else { look })
+        let rotation = self.rotation.due().filter(|_| self.contact.is_online());
+        let rotation = rotation.map(|at| Deadline { at: self.contact.not_before(at), why: Why::Rotation });
+        let all = [self.contact.deadline(), look].into_iter().chain(rotation);
+        all.min_by_key(|deadline| deadline.at)
     }
 
     /// Notes what happened at `now`, and says what to do about it; `random` is uniform in 0..=255.
@@ -237,6 +246,10 @@ impl Session {
                 actions.push(Action::Reconnect);
             }
             Event::PeersPushed => self.wishes.take_in = true,
+            Event::PeersSpoiled => {
+                self.contact.distrust();
+                self.contact.hinted(now, false);
+            }
         }
         actions.extend(self.tick(now));
         actions
@@ -251,6 +264,16 @@ impl Session {
         None
     }
 
+    /// Takes note of whether a new key waits to be confirmed: it is gone on with, and not made a second time.
+    pub fn set_rotating(&mut self, rotating: bool, now: Instant) {
+        self.rotation.set_pending(rotating, now);
+    }
+
+    /// Changes the time between pulls while nothing is pushed.
+    pub fn set_poll(&mut self, poll: Duration) {
+        self.contact.set_poll(poll);
+    }
+
     /// Work that somebody else asked for begins: nothing of ours does until it ends.
     ///
     /// Returns whether that is possible now.
@@ -263,7 +286,7 @@ impl Session {
     }
 
     fn next(&mut self, now: Instant) -> Option<Action> {
-        let Wishes { give_up, rotate, take_in } = &mut self.wishes;
+        let Wishes { give_up, take_in } = &mut self.wishes;
         if *give_up {
             return Some(Action::SetAside);
         }
@@ -274,8 +297,7 @@ impl Session {
             self.observe = now + OBSERVE;
             return Some(Action::Observe);
         }
-        if *rotate && self.contact.may_talk(now) {
-            *rotate = false;
+        if self.contact.may_talk(now) && self.rotation.due().is_some_and(|due| due <= now) {
             return Some(Action::Rotate);
         }
         let Round { check_in, peers } = self.contact.due(now)?;
@@ -295,7 +317,7 @@ impl Session {
             }
             Hint::Look => self.contact.hinted(now, false),
             Hint::Pull => self.contact.hinted(now, true),
-            Hint::RotateKeys => self.wishes.rotate = true,
+            Hint::RotateKeys => self.rotation.asked(now),
             Hint::Upgrade => {}
         }
         None
@@ -303,11 +325,19 @@ impl Session {
 
     fn ended(&mut self, outcome: Outcome, now: Instant, random: u8) {
         let ended = self.busy.take();
-        let failed = match outcome {
-            Outcome::Failed { .. } | Outcome::Stuck => true,
-            Outcome::InOrder | Outcome::Synced { .. } | Outcome::Unusable => false,
+        let good = match outcome {
+            Outcome::InOrder | Outcome::Synced { .. } => true,
+            Outcome::Failed { .. } | Outcome::Stuck | Outcome::Unusable => false,
         };
-        self.wishes.rotate |= failed && ended == Some(Action::Rotate);
+        match (ended, good) {
+            (Some(Action::Rotate), _) => self.rotation.ended(now, good),
+            // What was pushed and is not on the interface is told by pulls again.
+            (Some(Action::TakeIn), false) => self.contact.distrust(),
+            (Some(Action::TakeIn), true) => self.contact.took_in(),
+            (Some(Action::Round(_)), _) if outcome == Outcome::InOrder => self.contact.interrupted(),
+            (_, _) => {}
+        }
+        let proved = matches!(ended, Some(Action::Round(Talk { prove: true, .. })));
         match outcome {
             Outcome::InOrder => self.failures_here = 0,
             Outcome::Stuck => {
@@ -321,8 +351,11 @@ impl Session {
             }
             Outcome::Failed { trouble, retry_after } => {
                 self.contact.failed(now, super::backoff(self.contact.failures() + 1, random, retry_after), retry_after);
-                let gone = trouble == Trouble::Gone;
-                self.wishes.give_up |= self.deletion.answered(now, gone);
+                self.wishes.give_up |= self.deletion.answered(now, trouble == Trouble::Gone, proved);
+                if trouble == Trouble::Gone && self.deletion.is_announced() && !proved {
+                    // What was announced is believed only after a proof of who asks.
+                    self.contact.hinted(now, false);
+                }
                 // What failed may have left the interface half done.
                 self.observe = self.observe.min(now + super::backoff(1, random, None));
             }
@@ -332,12 +365,9 @@ impl Session {
                 if self.observe > now {
                     self.observe = now + OBSERVE;
                 }
-                self.deletion.denied();
+                self.deletion.denied(proved);
                 self.contact.succeeded(now, checked_in, recomputed);
             }
-        }
-        if ended == Some(Action::TakeIn) && outcome == Outcome::InOrder {
-            self.contact.took_in();
         }
     }
 }

@@ -92,10 +92,10 @@ fn another_failure_in_between_starts_the_count_again() {
     let mut deletion = Deletion::default();
     let minute = |minutes: u64| instant() + Duration::from_secs(60 * minutes);
 
-    assert!(!deletion.answered(minute(0), true));
-    assert!(!deletion.answered(minute(9), true));
-    assert!(!deletion.answered(minute(10), false));
-    assert!(!deletion.answered(minute(11), true));
+    assert!(!deletion.answered(minute(0), true, false));
+    assert!(!deletion.answered(minute(9), true, false));
+    assert!(!deletion.answered(minute(10), false, false));
+    assert!(!deletion.answered(minute(11), true, false));
 }
 
 #[test]
@@ -147,6 +147,106 @@ fn after_a_move_everything_is_looked_at_at_once() {
 
     assert_eq!(moved, [Action::Reconnect, Action::Observe]);
     assert!(matches!(looked[..], [Action::Round(Talk { check_in: true, .. })]), "{looked:?}");
+}
+
+#[test]
+fn after_a_move_pulls_tell_the_peers_until_more_is_pushed() {
+    let (mut session, now) = pushed();
+
+    session.handle(Event::Moved, now, 0);
+    let looked = session.handle(Event::Ended(Outcome::InOrder), now, 0);
+
+    assert!(matches!(looked[..], [Action::Round(Talk { peers: Peers::Cached, .. })]), "{looked:?}");
+}
+
+#[test]
+fn peers_that_could_not_be_applied_are_pulled() {
+    for outcome in [Outcome::Unusable, Outcome::Stuck] {
+        let (mut session, now) = pushed();
+        session.handle(Event::PeersPushed, now, 0);
+        let mut actions = session.handle(Event::Ended(outcome), now, 0);
+
+        if actions.is_empty() {
+            actions = run_to(&mut session, now, Outcome::Synced { checked_in: true, recomputed: false }, 3).0;
+        }
+
+        let round = actions.iter().copied().find(is_round).unwrap();
+        assert!(matches!(round, Action::Round(Talk { peers: Peers::Cached, .. })), "{outcome:?}: {round:?}");
+    }
+    let (mut session, now) = pushed();
+    let asked = session.handle(Event::PeersSpoiled, now, 0);
+    assert!(matches!(asked[..], [Action::Round(Talk { peers: Peers::Cached, .. })]), "{asked:?}");
+}
+
+#[test]
+fn a_move_at_boot_does_not_bring_a_fleet_together() {
+    let (mut session, start) = begun();
+
+    let moved = session.handle(Event::Moved, start + Duration::from_secs(1), 0);
+    session.handle(Event::Ended(Outcome::InOrder), start + Duration::from_secs(1), 0);
+
+    assert_eq!(moved, [Action::Reconnect, Action::Observe]);
+    assert_eq!(session.deadline(), Some(Deadline { at: start + SPREAD, why: Why::Start }));
+}
+
+#[test]
+fn a_rotation_that_is_never_confirmed_becomes_rare() {
+    let (mut session, start) = online();
+    let mut next = session.handle(Event::Hinted(Hint::RotateKeys), start, 0).pop();
+    let (mut now, mut rotations) = (start, 0);
+
+    while now < start + HOUR {
+        let outcome = match next {
+            Some(Action::Rotate) => {
+                rotations += 1;
+                any_failure()
+            }
+            Some(_) => synced(true, false),
+            None => {
+                now = now.max(session.deadline().unwrap().at);
+                next = session.tick(now);
+                continue;
+            }
+        };
+        next = session.handle(outcome, now, 128).pop();
+        session.set_rotating(true, now);
+    }
+
+    assert!((2..=12).contains(&rotations), "{rotations} in an hour");
+}
+
+#[test]
+fn a_key_confirmed_by_another_pull_is_not_made_again() {
+    let (mut session, now) = online();
+    session.handle(Event::Hinted(Hint::RotateKeys), now, 0);
+    session.handle(any_failure(), now, 0);
+    session.set_rotating(true, now);
+
+    session.set_rotating(false, now);
+
+    let (actions, _) = run_to(&mut session, now, Outcome::Synced { checked_in: true, recomputed: false }, 10);
+    assert!(!actions.contains(&Action::Rotate), "{actions:?}");
+}
+
+#[test]
+fn an_announced_deletion_is_neither_denied_nor_believed_without_a_proof() {
+    for answer in [synced(false, false), gone()] {
+        let (mut session, now) = online();
+        session.handle(Event::Hinted(Hint::Look), now, 0);
+        session.handle(Event::Hinted(Hint::Delete), now, 0);
+
+        let mut actions = session.handle(answer, now, 0);
+        while actions.is_empty() || actions == [Action::Observe] {
+            if !actions.is_empty() {
+                actions = session.handle(Event::Ended(Outcome::InOrder), now, 0);
+                continue;
+            }
+            actions.extend(session.tick(session.deadline().unwrap().at));
+        }
+
+        assert!(matches!(actions[..], [Action::Round(Talk { prove: true, .. })]), "{answer:?}: {actions:?}");
+        assert_eq!(session.handle(gone(), now, 0), [Action::SetAside]);
+    }
 }
 
 #[test]
@@ -236,6 +336,7 @@ fn step() -> impl Strategy<Value = (Event, Duration, u8)> {
         Just(Event::Disturbed),
         Just(Event::Moved),
         Just(Event::PeersPushed),
+        Just(Event::PeersSpoiled),
         prop::sample::select(vec![
             Hint::Acknowledge,
             Hint::Delete,
@@ -285,6 +386,19 @@ fn online() -> (Session, Instant) {
     session.tick(start + SPREAD);
     session.handle(synced(true, true), start + SPREAD, 0);
     (session, start + SPREAD)
+}
+
+/// A session whose peers were pushed.
+fn pushed() -> (Session, Instant) {
+    let (mut session, now) = online();
+    session.handle(Event::Connected, now, 0);
+    session.handle(Event::PeersPushed, now, 0);
+    session.handle(Event::Ended(Outcome::InOrder), now, 0);
+    (session, now)
+}
+
+fn is_round(action: &Action) -> bool {
+    matches!(action, Action::Round(_))
 }
 
 fn synced(checked_in: bool, recomputed: bool) -> Event {
