@@ -12,9 +12,9 @@ use super::{
     clock::go_time,
     host_api::Force,
     key_info::KeyInfo,
+    networks::{NewNetwork, WithNodes},
     refusal::Refusal,
     server::Server,
-    world::{NewNetwork, WithNodes},
 };
 use crate::control::wire::Network;
 

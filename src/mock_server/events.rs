@@ -6,6 +6,18 @@ use uuid::Uuid;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// A policy of a network was made, changed or deleted.
+    AclChanged {
+        /// The network.
+        network: String,
+    },
+    /// A range behind nodes of a network was made, changed or deleted, or a domain was resolved.
+    EgressChanged {
+        /// The network.
+        network: String,
+        /// Id of the egress.
+        egress: String,
+    },
     /// An administrator took a host away; its topic is its id.
     HostDeleted {
         /// The host.

@@ -1,6 +1,6 @@
 //! What devices call.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Extension,
@@ -18,11 +18,12 @@ use super::{
     audit::{Action, Actor, Attempt, KeyName},
     calls::{Call, Credential},
     documents::{api_host, server_status},
-    faults::NodeCreation,
+    faults::Mistake,
     refusal::Refusal,
     register::Registered,
     secrets::password_matches,
     server::Server,
+    world::World,
 };
 use crate::control::wire::{self, AuthRequest, AuthToken, Host, HostUpdate, RegisterResponse, Signal};
 
@@ -58,19 +59,17 @@ struct Identity {
 }
 
 async fn register(State(server): State<Server>, Path(token): Path<String>, bytes: Bytes) -> Result<Response, Refusal> {
-    let delay = server.node_delay();
+    let when = server.creation();
     let host = serde_json::from_slice::<Identity>(&bytes).ok().map(|identity| identity.id);
     let key = Some(KeyName::Token(token.clone()));
     let attempt = Attempt { actor: Actor::Device, action: Action::Redeem, key, host };
-    let registered = server.attempt(&attempt, |world, now| world.register(&token, &bytes, delay, now))?;
-    let Registered { host, mut networks } = registered;
-    if server.faults().node_creation() == NodeCreation::Refused {
-        server.write(|world, _| {
-            world.joins.remove(&host.id);
-            Ok(())
-        })?;
-        networks.clear();
-    }
+    let seen = uses_seen(&server, &token).await?;
+    let rule = move |world: &mut World, now| {
+        world.forget_uses(&token, seen, now);
+        world.register(&token, &bytes, when, now)
+    };
+    let registered = server.attempt_together(attempt, rule).await?;
+    let Registered { host, networks } = registered;
     tracing::info!(host = %host.id, name = %host.name, networks = %networks.join(","), "host registered");
     let mut response = answers::text(&RegisterResponse { server_config: server.config(), requested_host: host });
     if server.announces_networks()
@@ -79,6 +78,16 @@ async fn register(State(server): State<Server>, Path(token): Path<String>, bytes
         response.headers_mut().insert(wire::NETWORKS_HEADER, names);
     }
     Ok(response)
+}
+
+/// The uses that a key has left before others that came at the same time are counted, if that is not to be waited for.
+async fn uses_seen(server: &Server, token: &str) -> Result<Option<i64>, Refusal> {
+    if !server.faults().makes(Mistake::OverUse) {
+        return Ok(None);
+    }
+    let seen = server.read(|world, now| world.key_of_token(token, now).ok().map(|key| key.document.uses_remaining))?;
+    tokio::time::sleep(RACE).await;
+    Ok(seen)
 }
 
 async fn authenticate(State(server): State<Server>, bytes: Bytes) -> Result<Response, Refusal> {
@@ -99,14 +108,30 @@ async fn authenticate(State(server): State<Server>, bytes: Bytes) -> Result<Resp
     Ok(answers::text(&crate::control::wire::Success { code: 200, message, response: Some(token) }))
 }
 
-async fn pull(State(server): State<Server>, caller: Caller) -> Result<Response, Refusal> {
-    // `reset_failovered` asks for a fresh computation, which every pull gets here.
+/// How to pull.
+#[derive(Deserialize)]
+struct Reset {
+    /// `true` asks for a fresh computation, which every pull gets here, unless the server is to make a mistake.
+    reset_failovered: Option<String>,
+}
+
+async fn pull(State(server): State<Server>, caller: Caller, Query(reset): Query<Reset>) -> Result<Response, Refusal> {
     let host = match caller {
         Caller::Host(claims) => claims.id,
         Caller::Master => return Err(Refusal::bad_request("failed to parse host id: invalid UUID length: 0")),
     };
     let config = server.config();
-    let pull = server.read(|world, now| world.pull(host, config, now))??;
+    let mut pull = server.read(|world, now| world.pull(host, config, now))??;
+    if server.faults().makes(Mistake::StalePull) {
+        if reset.reset_failovered.as_deref() == Some("true") {
+            if server.link().is_some() {
+                server.pulls().outdate();
+            }
+            server.pulls().keep(&pull);
+        } else {
+            pull = server.pulls().stale(pull);
+        }
+    }
     let document = serde_json::to_value(pull).map_err(|error| Refusal::internal(error.to_string()))?;
     Ok(answers::json(&server.faults().edited(document)))
 }
@@ -167,7 +192,7 @@ async fn node(
         let node = world.node_in(&network, id(&node)?)?;
         caller.act_for(node.host_id)?;
         let host = world.host(node.host_id)?;
-        let (peers, _) = world.peers(host, now);
+        let peers = world.sight(host, now).peers;
         let document: Value = json!({
             "node": node, "host": host, "peers": peers, "host_peers": peers, "serverconfig": config, "peerids": {},
         });
@@ -234,5 +259,8 @@ async fn status(State(server): State<Server>) -> Response {
 async fn caller_address(Extension(address): Extension<SocketAddr>) -> String {
     address.ip().to_canonical().to_string()
 }
+
+/// How long the real server may take between reading and writing a key.
+const RACE: Duration = Duration::from_millis(200);
 
 const HEALTHY: &str = "Server is up and running!!";

@@ -1,6 +1,6 @@
 //! Messages between server and hosts: topics, what is in them, and how they are sealed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -16,6 +16,12 @@ use crate::control::{
 /// Tells a host its peers.
 pub(super) fn peers_topic(host: Uuid, server: &str) -> String {
     format!("peers/host/{host}/{server}")
+}
+
+/// The host that a topic of [`peers_topic`] is for; `None` for every other topic.
+pub(super) fn host_of_peers_topic(topic: &str, server: &str) -> Option<Uuid> {
+    let host = topic.strip_prefix("peers/host/")?.strip_suffix(server)?.strip_suffix('/')?;
+    Uuid::parse_str(host).ok()
 }
 
 /// Asks a host to do something.
@@ -138,16 +144,43 @@ impl World {
         now: OffsetDateTime,
     ) -> Result<HostPeerUpdate, Refusal> {
         let Change { replace_peers, gone } = change;
-        let pull = self.pull(host, config, now)?;
-        let peers = pull.peers.unwrap_or_default();
+        let mut pull = self.pull(host, config, now)?;
+        let peers = pull.peers.take().unwrap_or_default();
         let absent = |key: &&WgKey| peers.iter().all(|peer| peer.public_key != **key);
         let removed = gone.iter().filter(absent);
         let removed = removed.map(|key| PeerConfig { public_key: *key, remove: true, ..PeerConfig::default() });
         let removed: Vec<_> = removed.collect();
         let peers = [peers, removed].concat();
-        let HostPull { host, nodes, server_config, host_network_info, fw_update, gateway_nodes, .. } = pull;
+        let HostPull {
+            host,
+            nodes,
+            peers: _,
+            server_config,
+            peer_ids: _,
+            host_network_info,
+            egress_network_routes,
+            fw_update,
+            change_default_gateway,
+            default_gateway,
+            is_internet_gateway,
+            endpoint_detection: _,
+            name_servers,
+            egress_with_domains,
+            dns_nameservers,
+            auto_relay_nodes,
+            gateway_nodes,
+            replace_peers: _,
+            address_identity_map,
+        } = pull;
+        // A client of an internet gateway would lose its way to the broker.
+        let replace_peers = *replace_peers && !change_default_gateway;
         Ok(HostPeerUpdate {
             host,
+            change_default_gateway,
+            default_gateway,
+            is_internet_gateway,
+            name_servers,
+            egress_with_domains,
             nodes: nodes.map(|nodes| nodes.into_iter().filter(is_active).collect()),
             server: server_config.server.clone(),
             server_version: server_config.version.clone(),
@@ -156,24 +189,24 @@ impl World {
             host_peers: Some(peers.clone()),
             peer_ids: Some(json!({})),
             host_network_info: Some(host_network_info.unwrap_or_default()),
-            egress_network_routes: Some(vec![]),
+            egress_network_routes,
             fw_update,
-            replace_peers: *replace_peers,
-            dns_nameservers: Some(vec![]),
-            auto_relay_nodes: Some(BTreeMap::new()),
+            replace_peers,
+            dns_nameservers,
+            auto_relay_nodes,
             gateway_nodes,
-            address_identity_map: Some(BTreeMap::new()),
+            address_identity_map,
             endpoint_detection_compat: server_config.endpoint_detection,
             server_config,
             peers: Some(vec![]),
             peers_compat: Some(peers),
-            ..HostPeerUpdate::default()
+            nodes_addrs: None,
         })
     }
 
     /// The names in a network, as everybody in it is told.
     pub(super) fn names(&self, network: &str, domain: &str) -> Vec<Value> {
-        let nodes = self.nodes.values().filter(|node| node.network == network && is_active(node));
+        let nodes = self.nodes_in(network).filter(|node| is_active(node));
         let text = |address: Option<std::net::IpAddr>| address.map(|address| address.to_string()).unwrap_or_default();
         let names = nodes.filter_map(|node| {
             let host = self.hosts.get(&node.host_id)?;
@@ -195,6 +228,14 @@ pub(super) struct Change {
     pub(super) replace_peers: bool,
     /// Keys of peers that were taken away.
     pub(super) gone: BTreeSet<WgKey>,
+}
+
+impl Change {
+    pub(super) fn extend(&mut self, other: Self) {
+        let Self { replace_peers, gone } = other;
+        self.replace_peers |= replace_peers;
+        self.gone.extend(gone);
+    }
 }
 
 /// An action with the host's record, and nothing else.

@@ -14,6 +14,9 @@
 //! for as long as the host exists; a known host must prove itself to register again; every pull is computed afresh.
 //! It uses the agent's wire documents and seals, and nothing else of the agent.
 
+mod access_tokens;
+mod acl_api;
+mod acls;
 mod admin_api;
 mod answers;
 mod audit;
@@ -23,8 +26,11 @@ mod calls;
 mod clock;
 mod debounce;
 mod documents;
+mod egress;
+mod egress_api;
 mod events;
 mod faults;
+mod firewall;
 mod gateway_api;
 mod handle;
 mod host_admin_api;
@@ -35,11 +41,18 @@ mod key_info;
 mod keys;
 mod messages;
 mod migrate;
+mod networks;
 mod node_api;
+mod nodes;
 mod openapi;
 mod parse;
 mod peers;
+mod pending;
+mod pending_api;
+mod policies;
 mod publisher;
+mod pulls;
+mod redeem;
 mod refusal;
 mod register;
 mod relay;
@@ -48,11 +61,13 @@ pub mod scenario;
 mod secrets;
 mod serve;
 mod server;
+mod sessions;
 mod spoil;
 mod store;
 mod table;
 mod tell;
 mod tls;
+mod together;
 mod trouble;
 mod updates;
 mod upstream;
@@ -73,17 +88,17 @@ pub use self::{
     broker::{Broker, BrokerError, Elsewhere, Inside, Login, Repeat, Scheme},
     clock::Clock,
     events::Event,
-    faults::{Fault, Faults, NodeCreation, Observed},
+    faults::{Fault, Faults, Mistake, NodeCreation, Observed},
     handle::{Connection, Handle},
     key_changes::{GatewayChoice, KeyEdit},
     key_info::KeyInfo,
     keys::NewKey,
+    networks::{NewNetwork, WithNodes},
     refusal::Refusal,
     secrets::fingerprint,
     store::{Store, StoreError},
     tls::{Flaw, Tls, TlsError},
     trouble::Trouble,
-    world::{NewNetwork, WithNodes},
 };
 use self::{
     server::{Parts, Server},
@@ -208,7 +223,7 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
     let addr = listener.local_addr().map_err(StartError::Listen)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Listen)?;
     let api = api.unwrap_or_else(|| reachable(addr).to_string());
-    let identity = tls::identity(&tls, host_of(&api), clock::system_now())?;
+    let identity = tls::identity(&tls, host_of(&api))?;
     let master_key = if master_key.is_empty() { secrets::random_value().into() } else { master_key };
     let node_delay = time::Duration::try_from(node_delay).unwrap_or(time::Duration::MAX);
     let password = secrets::random_value().into();
@@ -228,6 +243,7 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
         edition,
         names,
         orders,
+        certificates: identity.certificates,
     };
     let server = Server::new(Database::open(&store)?, parts)?;
     if record_requests {
@@ -260,6 +276,9 @@ fn all_calls(edition: Edition) -> Vec<calls::Call> {
         host_admin_api::calls(),
         node_api::calls(),
         admin_api::calls(),
+        egress_api::calls(),
+        acl_api::calls(),
+        pending_api::calls(),
         key_api::calls(),
         user_api::calls(),
     ];

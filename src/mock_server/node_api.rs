@@ -8,6 +8,7 @@ use super::{
     answers::{self, Admin, Path, Query, accepted, body, id, wrapped},
     calls::Call,
     refusal::Refusal,
+    relay::NewGateway,
     server::Server,
     world::World,
 };
@@ -134,8 +135,31 @@ fn listed(world: &World, network: &str, ids: &[String]) -> Result<Vec<Uuid>, Ref
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
 struct GatewayRequest {
+    /// Name server for clients.
+    extclientdns: Option<String>,
+    is_internet_gw: Option<bool>,
+    metadata: Option<String>,
+    /// Seconds.
+    persistentkeepalive: Option<i64>,
+    mtu: Option<i64>,
     /// Node ids to put behind the gateway.
     relayaddrs: Option<Vec<Uuid>>,
+    /// Node ids whose whole traffic goes through it.
+    inet_node_client_ids: Option<Vec<Uuid>>,
+}
+
+impl From<GatewayRequest> for NewGateway {
+    fn from(request: GatewayRequest) -> Self {
+        Self {
+            clients: request.relayaddrs.unwrap_or_default(),
+            is_internet_gateway: request.is_internet_gw.unwrap_or_default(),
+            internet_clients: request.inet_node_client_ids.unwrap_or_default(),
+            dns: request.extclientdns.unwrap_or_default(),
+            metadata: request.metadata.unwrap_or_default(),
+            keepalive: request.persistentkeepalive.unwrap_or_default(),
+            mtu: request.mtu.unwrap_or_default(),
+        }
+    }
 }
 
 async fn create_gateway(
@@ -146,9 +170,9 @@ async fn create_gateway(
 ) -> Result<Response, Refusal> {
     let node = id(&node)?;
     let request: GatewayRequest = if bytes.is_empty() { GatewayRequest::default() } else { body(&bytes)? };
-    let clients = request.relayaddrs.unwrap_or_default();
+    let asked = request.into();
     let made = server.write(|world, now| {
-        let node = world.make_gateway(&network, node, &clients)?;
+        let node = world.make_gateway(&network, node, &asked)?;
         Ok(world.api_node(&node, now))
     })?;
     Ok(answers::json(&made))
@@ -184,18 +208,17 @@ async fn assign_gateway(
     Query(assignment): Query<Assignment>,
 ) -> Result<Response, Refusal> {
     let node = id(&node)?;
+    // Only the paid edition lets nodes choose.
+    let chooses = assignment.auto_assign_gw && server.config().is_ee;
     let node = server.write(|world, now| {
-        if assignment.auto_assign_gw {
-            world.node_in(&network, node)?;
-            let stored = world.nodes.get_mut(&node).ok_or_else(|| Refusal::bad_request("no result found"))?;
-            stored.auto_assign_gateway = true;
-            world.node_updated(node);
-            return Ok(world.api_node(world.node_in(&network, node)?, now));
-        }
-        let node = world.assign_gateway(&network, node, id(&assignment.gw_id)?)?;
+        let node = if chooses {
+            world.let_choose(&network, node)?
+        } else {
+            world.assign_gateway(&network, node, id(&assignment.gw_id)?)?
+        };
         Ok(world.api_node(&node, now))
     })?;
-    Ok(wrapped("assigned gateway", Some(node)))
+    Ok(wrapped(if chooses { "auto assigned gateway" } else { "assigned gateway" }, Some(node)))
 }
 
 async fn unassign_gateway(

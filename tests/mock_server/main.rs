@@ -4,12 +4,15 @@
 
 mod administrators;
 mod api;
+mod approval;
 mod bad_input;
 mod bench;
 mod broker;
 mod devices;
 mod keys;
+mod mistakes;
 mod mqtt;
 mod program;
 mod store;
+mod traffic;
 mod trouble;

@@ -13,6 +13,7 @@ mod host;
 mod keys;
 mod node;
 mod peers;
+mod policy;
 mod pull;
 mod secret;
 mod server;
@@ -24,13 +25,14 @@ use serde::{Deserialize, Serialize};
 pub use crate::model::Secret;
 
 pub use self::{
-    admin::{ApiHost, ApiInterface, ApiNode, NamedPeers, Network, PeerInfo, PeerInfoEntry},
+    admin::{AccessToken, ApiHost, ApiInterface, ApiNode, NamedPeers, Network, PeerInfo, PeerInfoEntry, PendingHost},
     encoding::{GoBytes, GoIp, IpNet, NetError, UdpAddr, WgKey},
     firewall::{AclRule, EgressInfo, FirewallRule, FwUpdate, IngressInfo},
     host::{AuthRequest, AuthToken, Host, HostInterface, RegisterResponse},
     keys::{ApiEnrollmentKey, EnrollmentKey, KeyType},
     node::{EgressGatewayRequest, EgressRange, InetNodeReq, Node, StaticNode, TagSet},
     peers::{EgressNetworkRoutes, HostNetworkInfo, PeerConfig},
+    policy::{Acl, AclTag, Egress, EgressRequest},
     pull::{AddressIdentity, EgressDomain, HostPeerUpdate, HostPull, Nameserver},
     secret::PresharedWgKey,
     server::{ServerConfig, ServerStatus},
