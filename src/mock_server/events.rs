@@ -74,4 +74,4 @@ pub enum Event {
 }
 
 /// How many events a slow listener may be behind before it loses the oldest.
-pub(super) const BACKLOG: usize = 4096;
+pub(super) const BACKLOG: usize = 16_384;

@@ -36,6 +36,7 @@ pub(super) fn calls() -> Vec<Call> {
         Call::get("/api/server/status", status, "Tell how the server is"),
         Call::get("/api/server/health", async || HEALTHY, "Tell that the server runs"),
         Call::get("/health", async || HEALTHY, "Tell that the server runs"),
+        Call::get("/api/server/feature_flags", features, "Tell what the server can do"),
         Call::get("/api/getip", caller_address, "Tell the caller its address"),
         Call::get("/getip", caller_address, "Tell the caller its address"),
     ];
@@ -254,6 +255,16 @@ async fn leave_server(
 
 async fn status(State(server): State<Server>) -> Response {
     answers::json(&server_status(server.broker_is_up()))
+}
+
+async fn features(State(server): State<Server>) -> Response {
+    let is_pro = server.config().is_ee;
+    answers::json(&json!({
+        "enable_egress_ha": is_pro, "enable_network_activity": false, "enable_oauth": false,
+        "enable_idp_integration": false, "allow_multi_server_license": false, "enable_gws_ha": false,
+        "enable_device_approval": is_pro, "enable_flow_logs": false, "enable_posture_checks": false,
+        "enable_jit": false, "enable_overlapping_egress_ranges": false,
+    }))
 }
 
 async fn caller_address(Extension(address): Extension<SocketAddr>) -> String {

@@ -58,6 +58,8 @@ async fn edit(
     let asked: ApiNode = body(&bytes)?;
     let node = server.write(|world, now| {
         world.node_in(&network, node)?;
+        world.move_node(node, &asked.address)?;
+        world.move_node(node, &asked.address6)?;
         let stored = world.nodes.get_mut(&node).ok_or_else(|| Refusal::bad_request("no result found"))?;
         stored.connected = asked.connected;
         stored.metadata = asked.metadata;

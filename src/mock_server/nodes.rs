@@ -16,7 +16,7 @@ use super::{
     table::Row,
     world::{Family, SERVER_NAME, World},
 };
-use crate::control::wire::{Node, Secret, TagSet};
+use crate::control::wire::{GoIp, Node, Secret, TagSet};
 
 /// Where a node is found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,13 +74,18 @@ impl World {
         if let Some(host) = self.hosts.get_mut(&node.host_id) {
             host.nodes.get_or_insert_default().retain(|node| *node != text);
         }
-        for address in [node.address.ip, node.address6.ip].into_iter().filter_map(|ip| ip.0) {
-            let key = (node.network.clone(), family(address));
-            if let Some(lowest) = self.lowest.get_mut(&key) {
-                *lowest = address.min(*lowest);
-            }
+        for address in [node.address.ip, node.address6.ip] {
+            self.free(&node.network, address);
         }
         self.events.push(Event::NodeDeleted { host: node.host_id, network: node.network, node: id });
+    }
+
+    /// Notes that an address is free again.
+    fn free(&mut self, network: &str, address: GoIp) {
+        let Some(address) = address.0 else { return };
+        if let Some(lowest) = self.lowest.get_mut(&(network.to_owned(), family(address))) {
+            *lowest = address.min(*lowest);
+        }
     }
 
     /// Marks a node for deletion; it is gone when its host confirms.
@@ -147,6 +152,34 @@ impl World {
         let address = address.ok_or_else(|| Refusal::internal(format!("no address left in {range}")))?;
         self.lowest.insert(key, address);
         IpNet::new(address, range.prefix_len()).map_err(|error| Refusal::internal(error.to_string()))
+    }
+
+    /// Gives a node another address of its network, CIDR text; its host is asked to pull. Empty is the one it has.
+    pub(super) fn move_node(&mut self, id: Uuid, text: &str) -> Result<(), Refusal> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let invalid = || Refusal::bad_request(format!("invalid address {text}"));
+        let address = text.parse::<IpNet>().map(|net| net.addr()).or_else(|_| text.parse()).map_err(|_| invalid())?;
+        let node = self.nodes.get(&id).ok_or_else(|| Refusal::bad_request("no result found"))?;
+        let (network, host) = (node.network.clone(), node.host_id);
+        let own = if address.is_ipv4() { &node.address } else { &node.address6 };
+        let before = own.ip;
+        if before.0 == Some(address) {
+            return Ok(());
+        }
+        let range = if address.is_ipv4() { &node.network_range } else { &node.network_range6 };
+        let range = range.to_net().ok().flatten().filter(|range| range.contains(&address)).ok_or_else(invalid)?;
+        if self.nodes.find(&NodePlace::Address(network.clone(), address)).next().is_some() {
+            return Err(Refusal::bad_request(format!("address {address} is in use")));
+        }
+        let net = IpNet::new(address, range.prefix_len()).map_err(|_| invalid())?;
+        if let Some(node) = self.nodes.get_mut(&id) {
+            *(if address.is_ipv4() { &mut node.address } else { &mut node.address6 }) = net.into();
+        }
+        self.free(&network, before);
+        self.events.push(Event::PullRequested { host });
+        Ok(())
     }
 
     /// Takes the next node that a host has not heard of; nodes that are gone are passed over.

@@ -156,6 +156,32 @@ async fn an_access_token_ends_when_it_says_and_is_no_host() {
     assert_eq!(bench.get("/api/networks", token).await.status(), 401);
 }
 
+#[tokio::test]
+async fn users_make_others_and_take_their_tokens_along() {
+    let bench = Bench::new().await;
+    let session = log_in(&bench).await;
+    let password = json!({"password": Uuid::from_u128(9)}).to_string();
+    let create = async |name: &str| {
+        bench.send(Method::POST, &format!("/api/users/{name}"), password.clone(), Some(&session)).await
+    };
+
+    let made: Value = create("second").await.document().await;
+
+    assert_eq!((&made["username"], &made["issuperadmin"]), (&json!("second"), &json!(false)));
+    assert_eq!(message(create("second").await).await, (400, "user exists".into()));
+    let body = json!({"name": "ci", "user_name": "second", "expires_at": "2100-01-01T00:00:00Z"}).to_string();
+    let answer = bench.send(Method::POST, "/api/v1/users/access_token", body, Some(&session)).await;
+    let answer: Value = answer.document().await;
+    let token = answer["Response"]["AuthToken"].as_str().unwrap();
+    let listed: Value = bench.get("/api/users", token).await.document().await;
+    assert_eq!((listed.as_array().unwrap().len(), &listed[1]["num_access_tokens"]), (2, &json!(1)));
+    let gone: String = bench.delete("/api/users/second", &session).await.document().await;
+    assert_eq!(gone, "second deleted");
+    assert_eq!(bench.get("/api/users", token).await.status(), 401);
+    let kept = message(bench.delete("/api/users/admin", &session).await).await;
+    assert_eq!(kept, (500, "superadmin cannot be deleted".into()));
+}
+
 async fn log_in(bench: &Bench) -> String {
     let user = json!({"username": "admin", "password": Uuid::from_u128(7)}).to_string();
     let made = bench.send(Method::POST, "/api/users/adm/createsuperadmin", user.clone(), None).await;

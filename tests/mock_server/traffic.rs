@@ -1,4 +1,4 @@
-//! Ranges behind nodes, policies, and the way to the internet: what hosts learn of them.
+//! Ranges behind nodes and policies: what hosts learn of them.
 
 use enroll_agent::{
     control::wire::{Acl, Egress, Host, HostPull, PeerConfig},
@@ -305,52 +305,6 @@ async fn a_changed_policy_is_pushed_and_replaces_peers() {
     assert_eq!((&told["replace_peers"], &told["host_peers"][0]["AllowedIPs"]), (&json!(true), &Value::Null));
 }
 
-#[tokio::test]
-async fn an_internet_gateway_takes_all_traffic_of_its_clients() {
-    let bench = Bench::new().await;
-    let (gateway, client) = (bench.join("office", "gateway", 1).await, bench.join("office", "b", 2).await);
-    let other = bench.join("office", "c", 3).await;
-    let [node, client_node] = [&gateway, &client].map(|host| bench.node(host.id, "office"));
-    let path = format!("/api/nodes/office/{node}/gateway");
-
-    let body = json!({"is_internet_gw": true, "inet_node_client_ids": [client_node]});
-    let made: Value = bench.admin(Method::POST, &path, body).await.document().await;
-
-    assert_eq!((&made["isinternetgateway"], &made["ingressdns"]), (&json!(true), &json!("1.1.1.1")));
-    let (document, pull) = bench.pull(&client).await;
-    assert_eq!((&document["change_default_gw"], &document["default_gw_ip"]), (&json!(true), &json!("10.202.0.1")));
-    assert_eq!(allowed(&pull, &gateway), ["10.202.0.1/32", "fd00:202::1/128", "0.0.0.0/0", "::/0"]);
-    assert_eq!(pull.nodes.as_ref().unwrap()[0].internet_gateway_node_id, node.to_string());
-    let (document, _) = bench.pull(&gateway).await;
-    assert_eq!((&document["is_inet_gw"], &document["change_default_gw"]), (&json!(true), &json!(false)));
-    let inet = &document["fw_update"]["egress_info"][format!("{node}-inet")];
-    assert_eq!(inet["egress_gateway_cfg"]["ranges"], json!(["0.0.0.0/0", "::/0"]));
-    let (document, _) = bench.pull(&other).await;
-    assert_eq!((&document["is_inet_gw"], &document["default_gw_ip"]), (&json!(false), &json!("")));
-
-    assert_eq!(bench.admin(Method::DELETE, &path, json!({})).await.status(), 200);
-    let (document, pull) = bench.pull(&client).await;
-    assert_eq!(
-        (&document["change_default_gw"], pull.nodes.unwrap()[0].internet_gateway_node_id.as_str()),
-        (&json!(false), "")
-    );
-}
-
-#[tokio::test]
-async fn who_is_behind_a_client_of_an_internet_gateway_goes_there_too() {
-    let bench = Bench::new().await;
-    let (gateway, relay) = (bench.join("plant-a", "gateway", 1).await, bench.join("plant-a", "relay", 2).await);
-    let behind = bench.join("plant-a", "c", 3).await;
-    let [gateway, relay_node, node] = [&gateway, &relay, &behind].map(|host| bench.node(host.id, "plant-a"));
-    bench.handle.make_internet_gateway("plant-a", gateway, &[relay_node]).unwrap();
-
-    bench.handle.make_gateway("plant-a", relay_node, &[node]).unwrap();
-
-    let (document, pull) = bench.pull(&behind).await;
-    assert_eq!((&document["change_default_gw"], &document["default_gw_ip"]), (&json!(true), &json!("10.101.0.2")));
-    assert_eq!(allowed(&pull, &relay), ["10.101.0.2/32", "0.0.0.0/0"]);
-}
-
 async fn egress(bench: &Bench, mut body: Value) -> Egress {
     body["network"] = json!("plant-a");
     let answer: Value = bench.admin(Method::POST, "/api/v1/egress", body).await.document().await;
@@ -394,11 +348,11 @@ fn device_tag(node: Uuid) -> Value {
     json!({"id": "device", "value": node})
 }
 
-fn peer<'a>(pull: &'a HostPull, host: &Host) -> &'a PeerConfig {
+pub(crate) fn peer<'a>(pull: &'a HostPull, host: &Host) -> &'a PeerConfig {
     pull.peers.as_ref().unwrap().iter().find(|peer| peer.public_key == host.public_key).unwrap()
 }
 
-fn allowed(pull: &HostPull, host: &Host) -> Vec<String> {
+pub(crate) fn allowed(pull: &HostPull, host: &Host) -> Vec<String> {
     let allowed = peer(pull, host).allowed_ips.iter().flatten();
     allowed.map(|net| net.to_net().unwrap().unwrap().to_string()).collect()
 }
