@@ -124,7 +124,8 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+// More threads than cores: some of them wait for the store.
+#[tokio::main(worker_threads = 8)]
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Audit(command) => admin::audit(command).await,

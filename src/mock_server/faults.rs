@@ -158,7 +158,8 @@ struct Planned {
     fault: Fault,
 }
 
-type EditPull = Arc<dyn Fn(&mut Value) + Send + Sync>;
+/// Changes a pull before it is sent.
+pub(super) type EditPull = Arc<dyn Fn(&mut Value) + Send + Sync>;
 
 impl Faults {
     /// Makes the next `times` requests whose path begins with `path_prefix` go wrong; earlier plans go first.
@@ -263,12 +264,9 @@ impl Faults {
         Some(fault)
     }
 
-    pub(super) fn edited(&self, mut pull: Value) -> Value {
-        let edit = self.lock().edit_pull.clone();
-        if let Some(edit) = edit {
-            edit(&mut pull);
-        }
-        pull
+    /// What to change about every pull, if anything.
+    pub(super) fn pull_edit(&self) -> Option<EditPull> {
+        self.lock().edit_pull.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -133,8 +133,10 @@ async fn pull(State(server): State<Server>, caller: Caller, Query(reset): Query<
             pull = server.pulls().stale(pull);
         }
     }
-    let document = serde_json::to_value(pull).map_err(|error| Refusal::internal(error.to_string()))?;
-    Ok(answers::json(&server.faults().edited(document)))
+    let Some(edit) = server.faults().pull_edit() else { return Ok(answers::json(&pull)) };
+    let mut document = serde_json::to_value(pull).map_err(|error| Refusal::internal(error.to_string()))?;
+    edit(&mut document);
+    Ok(answers::json(&document))
 }
 
 async fn fallback(

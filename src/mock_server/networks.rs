@@ -61,6 +61,10 @@ impl World {
         self.networks.insert(name.clone(), network.clone());
         self.create_default_key(name);
         self.create_default_acls(name, now);
+        let everywhere = self.hosts.values().filter(|host| host.is_default).map(|host| host.id);
+        for host in everywhere.collect::<Vec<_>>() {
+            self.join(host, name, now)?;
+        }
         Ok(network)
     }
 

@@ -13,6 +13,7 @@ use super::{
     clock::go_time,
     events::Event,
     refusal::Refusal,
+    relay::NewGateway,
     table::Row,
     world::{Family, SERVER_NAME, World},
 };
@@ -97,7 +98,7 @@ impl World {
         Ok(())
     }
 
-    /// Gives a host a node in a network; the one it has, if it has one.
+    /// Gives a host a node in a network; the one it has, if it has one. Nodes of a default host are gateways.
     ///
     /// # Errors
     /// If the network does not exist or has no address left.
@@ -111,7 +112,11 @@ impl World {
         self.nodes.insert(id, node);
         let record = self.hosts.get_mut(&host).ok_or_else(|| Refusal::internal("record not found"))?;
         record.nodes.get_or_insert_default().push(id.to_string());
+        let is_default = record.is_default;
         self.events.push(Event::Joined { host, node: id });
+        if is_default && let Err(refusal) = self.make_gateway(network, id, &NewGateway::default()) {
+            tracing::debug!(node = %id, error = %refusal, "a default host's node is no gateway");
+        }
         if let Some(network) = self.networks.get_mut(&network.to_owned()) {
             network.nodes_updated_at = go_time(now);
         }

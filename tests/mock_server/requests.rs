@@ -108,3 +108,21 @@ async fn a_node_that_is_moved_is_told_and_asked_to_pull() {
     let (_, pull) = bench.pull(&third).await;
     assert_eq!(pull.nodes.unwrap()[0].address.ip, ip("10.202.0.1"), "the address it left is free");
 }
+
+#[tokio::test]
+async fn a_default_host_is_a_gateway_in_every_network() {
+    let bench = Bench::new().await;
+    let host = bench.join("plant-a", "a", 1).await;
+    let path = format!("/api/hosts/{}", host.id);
+    let shown: Value = bench.get(&path, bench.handle.master_key()).await.document().await;
+    let mut shown = shown["Response"].clone();
+    shown["isdefault"] = json!(true);
+
+    assert_eq!(bench.admin(Method::PUT, &path, shown).await.status(), 200);
+    let new = json!({"netid": "line-3", "addressrange": "10.103.0.0/24"});
+    assert_eq!(bench.admin(Method::POST, "/api/networks", new).await.status(), 200);
+
+    let nodes = bench.pull(&host).await.1.nodes.unwrap();
+    let gateways: Vec<_> = nodes.iter().map(|node| (node.network.as_str(), node.is_gateway)).collect();
+    assert_eq!(gateways, [("plant-a", false), ("office", true), ("line-3", true)]);
+}
