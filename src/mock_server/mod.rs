@@ -4,14 +4,17 @@
 //!  TLS (serve, tls) ─► faults ─► host_api  ─┐                    ┌─► store: one SQLite transaction
 //!                            └─► *_api    ─┴─► server.write(rule)┤
 //!                                               world, keys,      └─► kept in memory only if that succeeded
-//!                                               register, relay, peers, documents: pure rules
+//!                                               register, relay, egress, policies, peers, documents: pure rules
 //!
-//!  what changed ─► publisher (debounce, tell, messages) ─► broker ─► hosts
+//!  many registrations ─► together: one transaction for those that wait at the same time
+//!  what changed ─► publisher (debounce, tell, messages) ─► broker ─► hosts that listen
 //!  hosts ─► broker ─► upstream ─► the same rules
+//!  trouble ─► faults (requests, clock, nodes, mistakes), tls (certificates), broker
 //! ```
 //!
-//! Answers and shapes are the real server's, its bookkeeping faults are not: uses are counted exactly, per key and host,
-//! for as long as the host exists; a known host must prove itself to register again; every pull is computed afresh.
+//! Answers and shapes are the real server's, its bookkeeping faults are not, unless they are switched on: uses are counted
+//! exactly, per key and host, for as long as the host exists; a known host must prove itself to register again; every
+//! pull is computed afresh, and what costs much only for hosts that ask.
 //! It uses the agent's wire documents and seals, and nothing else of the agent.
 
 mod access_tokens;
@@ -33,6 +36,7 @@ mod faults;
 mod firewall;
 mod gateway_api;
 mod handle;
+mod handle_traffic;
 mod host_admin_api;
 mod host_api;
 mod key_api;

@@ -73,7 +73,8 @@ impl Publisher {
         });
         for host in concerned.unwrap_or_default() {
             let topic = peers_topic(host, &self.name);
-            if self.link.hub().is_some_and(|hub| !hub.is_heard(&topic)) {
+            if let Some(hub) = self.link.hub().filter(|hub| !hub.is_heard(&topic)) {
+                hub.forget(&topic);
                 self.owed.entry(host).or_default().extend(change.clone());
                 continue;
             }

@@ -161,6 +161,19 @@ fn a_scenario_can_make_mistakes_and_spoil_certificates() {
     assert_eq!(steps, expected.map(Do::Trouble));
 }
 
+#[test]
+fn the_scenarios_that_come_along_can_be_played() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/scenarios");
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+
+    for file in &files {
+        let text = std::fs::read_to_string(file).unwrap();
+        assert!(Scenario::from_toml(&text).is_ok(), "{}", file.display());
+    }
+
+    assert_eq!(files.len(), 3);
+}
+
 #[tokio::test]
 async fn a_server_can_begin_with_a_flaw_and_lose_it() {
     let tls = enroll_agent::mock_server::Tls { flaw: Flaw::Expired, ..Default::default() };

@@ -126,3 +126,29 @@ async fn a_default_host_is_a_gateway_in_every_network() {
     let gateways: Vec<_> = nodes.iter().map(|node| (node.network.as_str(), node.is_gateway)).collect();
     assert_eq!(gateways, [("plant-a", false), ("office", true), ("line-3", true)]);
 }
+
+#[tokio::test]
+async fn who_did_not_listen_is_told_once_what_it_missed() {
+    let bench = Bench::with(inside(Scheme::Mqtt, Login::Shared)).await;
+    let host = sealing("a", 1);
+    assert_eq!(bench.register(&bench.token("plant-a"), &host).await.status(), 200);
+    let mut device = Device::connect(&bench, &host).await;
+    device.peers(|peers| peers["host_peers"] == json!([])).await;
+    device.peers_after_ack().await;
+    drop(device);
+    let gone = bench.join("plant-a", "b", 2).await;
+    bench.handle.delete_host(gone.id).unwrap();
+    bench.join("plant-a", "c", 3).await;
+    // A broadcast has happened when another host has heard it.
+    let other = sealing("d", 4);
+    assert_eq!(bench.register(&bench.token("plant-a"), &other).await.status(), 200);
+    let mut listener = Device::connect(&bench, &other).await;
+    listener.peers(|peers| peers["host_peers"].as_array().unwrap().len() == 2).await;
+
+    let mut device = Device::connect(&bench, &host).await;
+    let told = device.peers(|_| true).await;
+
+    let peers = told["host_peers"].as_array().unwrap();
+    let removed: Vec<_> = peers.iter().filter(|peer| peer["Remove"] == true).map(|peer| &peer["PublicKey"]).collect();
+    assert_eq!((peers.len(), removed), (3, vec![&json!(gone.public_key)]));
+}

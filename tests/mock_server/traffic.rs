@@ -1,7 +1,7 @@
 //! Ranges behind nodes and policies: what hosts learn of them.
 
 use enroll_agent::{
-    control::wire::{Acl, Egress, Host, HostPull, PeerConfig},
+    control::wire::{Acl, Egress, EgressRequest, Host, HostPull, PeerConfig},
     mock_server::{Edition, Login, NewKey, Options, Scheme},
 };
 use reqwest::Method;
@@ -303,6 +303,32 @@ async fn a_changed_policy_is_pushed_and_replaces_peers() {
 
     let told = device.peers(|peers| peers["host_peers"][0]["Remove"] == true).await;
     assert_eq!((&told["replace_peers"], &told["host_peers"][0]["AllowedIPs"]), (&json!(true), &Value::Null));
+}
+
+#[tokio::test]
+async fn the_library_decides_about_traffic_too() {
+    let bench = Bench::new().await;
+    let (gateway, other) = (bench.join("plant-a", "gateway", 1).await, bench.join("plant-a", "b", 2).await);
+    let nodes = [(bench.node(gateway.id, "plant-a").to_string(), 7)].into();
+    let (network, range) = ("plant-a".to_owned(), "192.168.7.0/24".to_owned());
+    let asked = EgressRequest { network, range, nodes: Some(nodes), ..EgressRequest::default() };
+
+    let made = bench.handle.create_egress(asked.clone()).unwrap();
+    let changed = EgressRequest { id: made.id.clone(), range: "192.168.8.0/24".into(), status: true, ..asked };
+    bench.handle.edit_egress(changed).unwrap();
+
+    assert_eq!(allowed(&bench.pull(&other).await.1, &gateway), ["10.101.0.1/32", "192.168.8.0/24"]);
+    bench.handle.delete_egress(&made.id).unwrap();
+    assert_eq!(bench.pull(&other).await.1.egress_network_routes, Some(vec![]));
+    for acl in bench.handle.acls("plant-a").unwrap() {
+        bench.handle.edit_acl(Acl { enabled: false, ..acl }).unwrap();
+    }
+    assert!(peer(&bench.pull(&other).await.1, &gateway).remove);
+    let all = serde_json::from_value(acl_body(&json!({"src_type": [{"value": "*"}], "dst_type": [{"value": "*"}]})));
+    let all = bench.handle.create_acl(all.unwrap()).unwrap();
+    assert!(!peer(&bench.pull(&other).await.1, &gateway).remove);
+    bench.handle.delete_acl(&all.id).unwrap();
+    assert!(peer(&bench.pull(&other).await.1, &gateway).remove);
 }
 
 async fn egress(bench: &Bench, mut body: Value) -> Egress {

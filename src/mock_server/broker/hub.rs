@@ -106,6 +106,11 @@ impl Hub {
         subscriptions
     }
 
+    /// Removes what stays on a topic, and tells nobody.
+    pub(in crate::mock_server) fn forget(&self, topic: &str) {
+        self.lock().retained.remove(topic);
+    }
+
     /// Tells whether somebody listens to a topic.
     pub(in crate::mock_server) fn is_heard(&self, topic: &str) -> bool {
         self.lock().clients.values().any(|client| client.listens(topic))
@@ -210,6 +215,24 @@ mod tests {
 
         assert!(deliveries.try_recv().is_ok());
         assert!(deliveries.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_topic_is_heard_while_somebody_listens() {
+        let hub = Hub::default();
+        let mut subscriptions = hub.subscriptions();
+        let (client, _deliveries) = hub.connect("a");
+        for filter in ["peers/host/a/s", "host/#"] {
+            assert!(!hub.is_heard(filter));
+            assert!(hub.subscribe(client, filter));
+            assert_eq!(subscriptions.try_recv(), Ok(filter.to_owned()));
+        }
+
+        assert!(hub.is_heard("peers/host/a/s") && hub.is_heard("host/update/a/s") && !hub.is_heard("peers/host/b/s"));
+        hub.unsubscribe(client, "peers/host/a/s");
+        assert!(!hub.is_heard("peers/host/a/s"));
+        hub.disconnect(client);
+        assert!(!hub.is_heard("host/update/a/s"));
     }
 
     #[test]
