@@ -6,13 +6,14 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
+    Names,
     broker::{Announced, Login},
     peers::{Sight, is_active, is_fresh},
     refusal::Refusal,
     world::World,
 };
 use crate::control::wire::{
-    ApiHost, ApiInterface, ApiNode, GoTime, Host, HostPull, IpNet, Node, Secret, ServerConfig, ServerStatus,
+    ApiHost, ApiInterface, ApiNode, GoTime, Host, HostPull, IpNet, Nameserver, Node, Secret, ServerConfig, ServerStatus,
 };
 
 impl World {
@@ -35,14 +36,24 @@ impl World {
             default_gateway: default_gateway.unwrap_or_default(),
             is_internet_gateway: active.iter().any(|node| node.is_internet_gateway),
             egress_with_domains: Some(domains).filter(|domains| !domains.is_empty()),
-            dns_nameservers: Some(
-                active.iter().flat_map(|node| self.domain_servers(node, &self.policies(&node.network))).collect(),
-            ),
+            dns_nameservers: Some(self.name_servers(&active)),
             auto_relay_nodes: Some(BTreeMap::new()),
             gateway_nodes: Some(self.gateways_to_choose(id)),
             address_identity_map: Some(BTreeMap::new()),
             ..HostPull::default()
         })
+    }
+
+    /// Who knows which names: somebody for all, once per network, where names are managed; gateways for domains.
+    fn name_servers(&self, nodes: &[&Node]) -> Vec<Nameserver> {
+        let usual = Nameserver {
+            ips: Some(PUBLIC_NAME_SERVERS.map(str::to_owned).into()),
+            is_fallback: true,
+            ..Nameserver::default()
+        };
+        let usual = nodes.iter().filter(|_| self.manners.names == Names::Managed).map(|_| usual.clone());
+        let domains = nodes.iter().flat_map(|node| self.domain_servers(node, &self.policies(&node.network)));
+        usual.chain(domains).collect()
     }
 
     /// The gateways of the networks in which a host chooses its own.
@@ -211,6 +222,9 @@ fn status(node: &Node, now: OffsetDateTime) -> &'static str {
         "offline"
     }
 }
+
+/// What every network of the real server comes with.
+const PUBLIC_NAME_SERVERS: [&str; 4] = ["8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"];
 
 /// The protocol's version that this server speaks.
 const VERSION: &str = "v1.5.1";

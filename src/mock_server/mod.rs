@@ -168,7 +168,8 @@ pub enum Edition {
     /// The free one.
     #[default]
     Community,
-    /// The paid one, as far as hosts that choose their gateway are concerned.
+    /// The paid one, as far as enrolling and traffic are concerned: hosts choose their gateway, networks want their hosts
+    /// approved, policies are about ports and tags.
     Pro,
 }
 

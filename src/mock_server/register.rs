@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Edition,
+    Edition, Names,
     clock::go_time,
     events::Event,
     parse,
@@ -154,7 +154,7 @@ impl World {
             // The real server honours these two; a device could make itself a gateway everywhere.
             nodes: None,
             is_default: false,
-            dns_status: "no".to_owned(),
+            dns_status: if self.manners.names == Names::Managed { "yes" } else { "no" }.to_owned(),
             persistent_keepalive: KEEPALIVE,
             enable_flow_logs: false,
             created_at: Some(go_time(now)),

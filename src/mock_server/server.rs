@@ -106,7 +106,7 @@ impl Server {
             certificates,
         } = parts;
         let mut world = database.load()?;
-        world.manners = Manners { netmaker_compat, edition, counting: Counting::default() };
+        world.manners = Manners { netmaker_compat, edition, names, counting: Counting::default() };
         world.add_missing_acls(clock.now());
         let hidden = !netmaker_compat && world.hide_values();
         world.settings.insert(SERVER_NAME.to_owned(), server_name.as_str().into());

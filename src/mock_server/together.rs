@@ -65,3 +65,80 @@ pub(super) fn spawn(jobs: mpsc::Receiver<Job>, server: impl Fn() -> Option<Serve
 
 /// Rules in a batch; they all wait until the last has run.
 const LARGEST: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            audit::{Action, Actor},
+            store::{Database, Store},
+        },
+        *,
+    };
+
+    #[test]
+    fn a_job_that_fails_leaves_the_others_alone() {
+        let mut world = world();
+        let (good, mut done) = job(attempt(), |world, _| note(world, "good"));
+        let (bad, mut failed) = job(attempt(), |world, _| {
+            note(world, "bad")?;
+            Err::<(), _>(Refusal::forbidden())
+        });
+        let (late, mut also_done) = job(attempt(), |world, _| note(world, "late"));
+
+        let answers = [good, bad, late].map(|job| job(&mut world, OffsetDateTime::UNIX_EPOCH));
+
+        assert!(done.try_recv().is_err(), "nobody is told before it is stored");
+        answers.into_iter().for_each(|answer| answer(Ok(())));
+        assert_eq!((done.try_recv(), also_done.try_recv()), (Ok(Ok(())), Ok(Ok(()))));
+        assert_eq!(failed.try_recv(), Ok(Err(Refusal::forbidden())));
+        let names: Vec<_> = world.settings.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["good", "late"]);
+        assert_eq!(world.audit.iter().map(|entry| entry.action).collect::<Vec<_>>(), [Action::Refuse]);
+    }
+
+    #[test]
+    fn a_batch_that_is_not_stored_has_not_happened() {
+        let mut world = world();
+        let (job, mut done) = job(attempt(), |world, _| note(world, "good"));
+        let answer = job(&mut world, OffsetDateTime::UNIX_EPOCH);
+
+        world.restore_batch();
+        answer(Err(Refusal::internal("database is not available")));
+
+        assert_eq!(done.try_recv(), Ok(Err(Refusal::internal("database is not available"))));
+        assert_eq!(world.settings.iter().count(), 0);
+    }
+
+    #[test]
+    fn the_thread_ends_with_the_server() {
+        let (sender, jobs) = mpsc::channel();
+        let (asked, seen) = mpsc::channel();
+        spawn(jobs, move || {
+            asked.send(()).expect("the test waits");
+            None
+        });
+        let (job, mut unanswered) = job(attempt(), |_, _| Ok(()));
+
+        sender.send(job).expect("the thread runs");
+
+        seen.recv().expect("it looks for the server");
+        while sender.send(self::job(attempt(), |_, _| Ok(())).0).is_ok() {
+            thread::yield_now();
+        }
+        assert!(unanswered.try_recv().is_err(), "without a server nobody is answered");
+    }
+
+    fn world() -> World {
+        Database::open(&Store::Memory).and_then(|store| store.load()).expect("an empty store")
+    }
+
+    fn note(world: &mut World, name: &str) -> Result<(), Refusal> {
+        world.settings.insert(name.to_owned(), "1".into());
+        Ok(())
+    }
+
+    fn attempt() -> Attempt {
+        Attempt { actor: Actor::Device, action: Action::Redeem, key: None, host: None }
+    }
+}

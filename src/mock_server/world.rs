@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Edition,
+    Edition, Names,
     access_tokens::AccessToken,
     audit::{Actor, AuditEntry},
     events::Event,
@@ -70,6 +70,7 @@ pub(super) struct Manners {
     /// Keys are checked and listed as the real server does.
     pub(super) netmaker_compat: bool,
     pub(super) edition: Edition,
+    pub(super) names: Names,
     /// The real server's mistakes in counting uses, while they are switched on.
     pub(super) counting: Counting,
 }
