@@ -79,17 +79,19 @@ mod tests {
     #[test]
     fn a_job_that_fails_leaves_the_others_alone() {
         let mut world = world();
-        let (good, mut done) = job(attempt(), |world, _| note(world, "good"));
-        let (bad, mut failed) = job(attempt(), |world, _| {
-            note(world, "bad")?;
+        let (good, mut done) = job(attempt(), note("good"));
+        let (bad, mut failed) = job(attempt(), |world, now| {
+            note("bad")(world, now)?;
             Err::<(), _>(Refusal::forbidden())
         });
-        let (late, mut also_done) = job(attempt(), |world, _| note(world, "late"));
+        let (late, mut also_done) = job(attempt(), note("late"));
 
         let answers = [good, bad, late].map(|job| job(&mut world, OffsetDateTime::UNIX_EPOCH));
 
         assert!(done.try_recv().is_err(), "nobody is told before it is stored");
-        answers.into_iter().for_each(|answer| answer(Ok(())));
+        for answer in answers {
+            answer(Ok(()));
+        }
         assert_eq!((done.try_recv(), also_done.try_recv()), (Ok(Ok(())), Ok(Ok(()))));
         assert_eq!(failed.try_recv(), Ok(Err(Refusal::forbidden())));
         let names: Vec<_> = world.settings.iter().map(|(name, _)| name.as_str()).collect();
@@ -100,7 +102,7 @@ mod tests {
     #[test]
     fn a_batch_that_is_not_stored_has_not_happened() {
         let mut world = world();
-        let (job, mut done) = job(attempt(), |world, _| note(world, "good"));
+        let (job, mut done) = job(attempt(), note("good"));
         let answer = job(&mut world, OffsetDateTime::UNIX_EPOCH);
 
         world.restore_batch();
@@ -133,9 +135,12 @@ mod tests {
         Database::open(&Store::Memory).and_then(|store| store.load()).expect("an empty store")
     }
 
-    fn note(world: &mut World, name: &str) -> Result<(), Refusal> {
-        world.settings.insert(name.to_owned(), "1".into());
-        Ok(())
+    /// A rule that leaves a setting of this name.
+    fn note(name: &'static str) -> impl FnOnce(&mut World, OffsetDateTime) -> Result<(), Refusal> {
+        move |world, _| {
+            world.settings.insert(name.to_owned(), "1".into());
+            Ok(())
+        }
     }
 
     fn attempt() -> Attempt {

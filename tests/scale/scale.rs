@@ -2,6 +2,9 @@
 //!
 //! The server runs as a program of its own, on a file store with full sync, and is asked over HTTPS with keep-alive from
 //! this one, so both share the cores. Nothing is judged; the figures are for people.
+//!
+//! "push CPU" is what one change costs the server afterwards, with one of its peers listening to the broker: snapshots
+//! are computed only for hosts that ask.
 
 #![expect(clippy::disallowed_methods, reason = "measuring is looking at the clock")]
 #![expect(clippy::print_stdout, reason = "the figures are the result")]
@@ -24,8 +27,10 @@ use enroll_agent::control::{
     wire::{AuthToken, Host, HostPull, Success, WgKey},
 };
 use reqwest::{Client, Method};
+use rumqttc::{AsyncClient, MqttOptions, QoS};
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 #[tokio::main]
@@ -76,11 +81,12 @@ impl Bench {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
         let tls = folder.path().join("tls");
         let mut server = Command::new(env!("CARGO_BIN_EXE_mock-server"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--broker-listen", "127.0.0.1:0", "--tls-dir"])
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["--broker-listen", "127.0.0.1:0", "--broker-scheme", "mqtt"])
+            .arg("--tls-dir")
             .arg(&tls)
             .arg("--store")
             .arg(folder.path().join("state.sqlite"))
-            .env("RUST_LOG", "warn")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
@@ -150,6 +156,7 @@ impl Bench {
     /// Measures single requests to a server with this many hosts.
     async fn grown(&self, hosts: u64) -> anyhow::Result<()> {
         let session = self.session(0).await?;
+        let listener = self.listen(&session).await?;
         let (mut registered, mut pulled, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for sample in 0..SAMPLES {
             registered.push(self.register(hosts + sample).await?);
@@ -170,6 +177,7 @@ impl Bench {
         }
         tokio::time::sleep(BROADCAST).await;
         let push = (self.cpu()? - cpu) * 1000.0 / f64::from(u32::try_from(SAMPLES)?);
+        listener.abort();
         println!(
             "{hosts:>8} {:>10.2} {:>8.2} {:>8.2} {push:>10.2} {:>8.1}",
             milliseconds(percentile(&mut registered, 50)),
@@ -178,6 +186,24 @@ impl Bench {
             self.megabytes()?,
         );
         Ok(())
+    }
+
+    /// Listens to what the first host is told of its peers, so that it is computed at all.
+    async fn listen(&self, session: &str) -> anyhow::Result<JoinHandle<()>> {
+        let pull: HostPull = self.call(Method::GET, "/api/v1/host", &Value::Null, session).await?;
+        let config = pull.server_config;
+        let (place, port) =
+            config.broker.strip_prefix("mqtt://").and_then(|url| url.rsplit_once(':')).context("a URL")?;
+        let mut options = MqttOptions::new("listener", (place.to_owned(), port.parse()?));
+        options.set_credentials(config.mq_user_name, config.mq_password.expose().to_owned());
+        options.set_max_packet_size(1 << 26, 1 << 26);
+        let (client, mut events) = AsyncClient::builder(options).build();
+        client.subscribe(format!("peers/host/{}/{}", pull.host.id, config.server), QoS::AtMostOnce).await?;
+        Ok(tokio::spawn(async move {
+            // The client is kept, or the connection would end.
+            let _client = client;
+            while events.poll().await.is_ok() {}
+        }))
     }
 
     async fn session(&self, number: u64) -> anyhow::Result<String> {
