@@ -55,8 +55,10 @@ async fn create_network(State(server): State<Server>, Admin(actor): Admin, bytes
     let network =
         NewNetwork { name: asked.name, range4: range(&asked.address_range)?, range6: range(&asked.address_range6)? };
     let (network, made) = server.write_as(&actor, |world, now| {
-        let network = world.create_network(&network, now)?;
-        Ok((network.clone(), world.default_key(&network.name)))
+        world.create_network(&network, now)?;
+        let network = world.set_auto_join(&network.name, asked.auto_join)?;
+        let key = world.default_key(&network.name);
+        Ok((network, key))
     })?;
     let enrollment_key = made.map(|made| server.shown_once(made));
     Ok(answers::json(&MadeNetwork { network, enrollment_key }))
@@ -81,12 +83,11 @@ async fn edit_network(
         }
         network.default_keepalive = asked.default_keepalive;
         network.default_mtu = asked.default_mtu;
-        network.auto_join = asked.auto_join;
         network.auto_remove = asked.auto_remove;
         network.auto_remove_tags = asked.auto_remove_tags;
         network.auto_remove_threshold = asked.auto_remove_threshold;
         network.updated_at = go_time(now);
-        Ok(network.clone())
+        world.set_auto_join(&name, asked.auto_join)
     })?;
     Ok(answers::json(&network))
 }

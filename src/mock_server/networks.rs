@@ -4,7 +4,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{clock::go_time, refusal::Refusal, world::World};
+use super::{Edition, clock::go_time, refusal::Refusal, world::World};
 use crate::control::wire::Network;
 
 /// A network to create.
@@ -66,6 +66,14 @@ impl World {
             self.join(host, name, now)?;
         }
         Ok(network)
+    }
+
+    /// Says whether hosts need no approval; only the paid edition knows any.
+    pub(super) fn set_auto_join(&mut self, name: &str, auto_join: bool) -> Result<Network, Refusal> {
+        let is_free = self.manners.edition == Edition::Community;
+        let network = self.networks.get_mut(&name.to_owned()).ok_or_else(|| Refusal::bad_request("no result found"))?;
+        network.auto_join = auto_join || is_free;
+        Ok(network.clone())
     }
 
     /// Deletes a network; its nodes go too where `with_nodes` says so.

@@ -61,6 +61,20 @@ async fn a_network_of_the_paid_edition_may_want_its_hosts_approved() {
 }
 
 #[tokio::test]
+async fn the_community_edition_knows_no_approval() {
+    for (edition, expected) in [(Edition::Community, true), (Edition::Pro, false)] {
+        let bench = Bench::with(Options { edition, ..Options::default() }).await;
+
+        let new = json!({"netid": "line-3", "addressrange": "10.103.0.0/24", "auto_join": false});
+        let made: Value = bench.admin(Method::POST, "/api/networks", new).await.document().await;
+        let kept = json!({"auto_join": false});
+        let changed: Value = bench.admin(Method::PUT, "/api/networks/plant-a", kept).await.document().await;
+
+        assert_eq!((&made["auto_join"], &changed["auto_join"]), (&json!(expected), &json!(expected)), "{edition:?}");
+    }
+}
+
+#[tokio::test]
 async fn every_network_can_be_made_to_wait_for_approval() {
     let bench = Bench::new().await;
     bench.handle.make(Trouble::NodeCreation { when: NodeCreation::Pending }).await.unwrap();
