@@ -145,63 +145,13 @@ impl World {
     ) -> Result<HostPeerUpdate, Refusal> {
         let Change { replace_peers, gone } = change;
         let mut pull = self.pull(host, config, now)?;
-        let peers = pull.peers.take().unwrap_or_default();
-        let absent = |key: &&WgKey| peers.iter().all(|peer| peer.public_key != **key);
-        let removed = gone.iter().filter(absent);
-        let removed = removed.map(|key| PeerConfig { public_key: *key, remove: true, ..PeerConfig::default() });
-        let removed: Vec<_> = removed.collect();
-        let peers = [peers, removed].concat();
-        let HostPull {
-            host,
-            nodes,
-            peers: _,
-            server_config,
-            peer_ids: _,
-            host_network_info,
-            egress_network_routes,
-            fw_update,
-            change_default_gateway,
-            default_gateway,
-            is_internet_gateway,
-            endpoint_detection: _,
-            name_servers,
-            egress_with_domains,
-            dns_nameservers,
-            auto_relay_nodes,
-            gateway_nodes,
-            replace_peers: _,
-            address_identity_map,
-        } = pull;
+        let mut peers = pull.peers.take().unwrap_or_default();
+        let known: BTreeSet<_> = peers.iter().map(|peer| peer.public_key).collect();
+        let removed = gone.difference(&known);
+        peers.extend(removed.map(|key| PeerConfig { public_key: *key, remove: true, ..PeerConfig::default() }));
         // A client of an internet gateway would lose its way to the broker.
-        let replace_peers = *replace_peers && !change_default_gateway;
-        Ok(HostPeerUpdate {
-            host,
-            change_default_gateway,
-            default_gateway,
-            is_internet_gateway,
-            name_servers,
-            egress_with_domains,
-            nodes: nodes.map(|nodes| nodes.into_iter().filter(is_active).collect()),
-            server: server_config.server.clone(),
-            server_version: server_config.version.clone(),
-            server_addresses: Some(vec![]),
-            node_peers: Some(vec![]),
-            host_peers: Some(peers.clone()),
-            peer_ids: Some(json!({})),
-            host_network_info: Some(host_network_info.unwrap_or_default()),
-            egress_network_routes,
-            fw_update,
-            replace_peers,
-            dns_nameservers,
-            auto_relay_nodes,
-            gateway_nodes,
-            address_identity_map,
-            endpoint_detection_compat: server_config.endpoint_detection,
-            server_config,
-            peers: Some(vec![]),
-            peers_compat: Some(peers),
-            nodes_addrs: None,
-        })
+        let replace_peers = *replace_peers && !pull.change_default_gateway;
+        Ok(HostPeerUpdate { replace_peers, ..pushed(pull, peers) })
     }
 
     /// The names in a network, as everybody in it is told.
@@ -218,6 +168,39 @@ impl World {
             }))
         });
         names.collect()
+    }
+}
+
+/// What a pull says in the words of a push.
+fn pushed(pull: HostPull, peers: Vec<PeerConfig>) -> HostPeerUpdate {
+    let config = pull.server_config;
+    HostPeerUpdate {
+        host: pull.host,
+        nodes: pull.nodes.map(|nodes| nodes.into_iter().filter(is_active).collect()),
+        change_default_gateway: pull.change_default_gateway,
+        default_gateway: pull.default_gateway,
+        is_internet_gateway: pull.is_internet_gateway,
+        nodes_addrs: None,
+        server: config.server.clone(),
+        server_version: config.version.clone(),
+        server_addresses: Some(vec![]),
+        node_peers: Some(vec![]),
+        host_peers: Some(peers.clone()),
+        peer_ids: Some(json!({})),
+        host_network_info: Some(pull.host_network_info.unwrap_or_default()),
+        egress_network_routes: pull.egress_network_routes,
+        fw_update: pull.fw_update,
+        replace_peers: false,
+        name_servers: pull.name_servers,
+        dns_nameservers: pull.dns_nameservers,
+        egress_with_domains: pull.egress_with_domains,
+        auto_relay_nodes: pull.auto_relay_nodes,
+        gateway_nodes: pull.gateway_nodes,
+        address_identity_map: pull.address_identity_map,
+        endpoint_detection_compat: config.endpoint_detection,
+        server_config: config,
+        peers: Some(vec![]),
+        peers_compat: Some(peers),
     }
 }
 
