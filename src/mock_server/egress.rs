@@ -223,6 +223,10 @@ impl World {
 
     /// Takes over what a host has resolved a domain to.
     pub(super) fn resolve_egress(&mut self, host: Uuid, id: &str, answers: Vec<String>) -> Result<(), Refusal> {
+        let is_range = |answer: &String| answer.parse::<IpNet>().is_ok();
+        if answers.len() > MOST_ANSWERS || !answers.iter().all(is_range) {
+            return Err(Refusal::bad_request("egressgatewayranges must be up to 256 ranges"));
+        }
         let own: Vec<_> = self.node_ids(host).iter().map(Uuid::to_string).collect();
         let egress = self.egresses.get_mut(&id.to_owned()).ok_or_else(no_egress)?;
         if !own.iter().any(|node| is_routed_by(egress, node)) {
@@ -300,6 +304,9 @@ fn base_domain(domain: &str) -> &str {
 fn no_egress() -> Refusal {
     Refusal::bad_request("record not found")
 }
+
+/// Everybody in the network gets a route for each.
+const MOST_ANSWERS: usize = 256;
 
 /// Of a route whose own is none.
 const USUAL_METRIC: u32 = 256;

@@ -1,4 +1,4 @@
-//! The way to the internet through a gateway.
+//! The way to the internet through a gateway, and hosts that share several networks.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -52,6 +52,24 @@ async fn who_is_behind_a_client_of_an_internet_gateway_goes_there_too() {
     let (document, pull) = bench.pull(&behind).await;
     assert_eq!((&document["change_default_gw"], &document["default_gw_ip"]), (&json!(true), &json!("10.101.0.2")));
     assert_eq!(allowed(&pull, &relay), ["10.101.0.2/32", "0.0.0.0/0"]);
+}
+
+#[tokio::test]
+async fn who_may_not_talk_in_one_network_may_in_another() {
+    let bench = Bench::new().await;
+    let both = bench.key(key("both-nets", &["plant-a", "office"]));
+    let (one, other) = (device("a", 1), device("b", 2));
+    for host in [&one, &other] {
+        assert_eq!(bench.register(&both, host).await.status(), 200);
+    }
+
+    for acl in bench.handle.acls("plant-a").unwrap() {
+        bench.handle.edit_acl(enroll_agent::control::wire::Acl { enabled: false, ..acl }).unwrap();
+    }
+
+    let (_, pull) = bench.pull(&one).await;
+    assert_eq!(allowed(&pull, &other), ["10.202.0.2/32", "fd00:202::2/128"]);
+    assert!(!peer(&pull, &other).remove);
 }
 
 #[tokio::test]

@@ -147,19 +147,20 @@ async fn a_domain_is_resolved_by_its_gateway_and_pushed_to_the_others() {
 
     let asked = device.action().await;
     assert_eq!((&asked["Action"], &asked["EgressDomain"]["domain"]), (&json!("EGRESS_UPDATE"), &json!(made.domain)));
-    let answer = json!({
-        "Action": "EGRESS_UPDATE", "Host": {}, "EgressDomain": {"id": made.id},
-        "Node": {"egressgatewayranges": ["203.0.113.7/32"]},
-    });
+    let answer = |range: &str| {
+        let (domain, node) = (json!({"id": made.id}), json!({"egressgatewayranges": [range]}));
+        json!({"Action": "EGRESS_UPDATE", "Host": {}, "EgressDomain": domain, "Node": node}).to_string()
+    };
     let path = format!("/api/v1/fallback/host/{}", gateway.id);
     let session = bench.session(&gateway).await;
-    assert_eq!(bench.send(Method::PUT, &path, answer.to_string(), Some(&session)).await.status(), 200);
+    assert_eq!(bench.send(Method::PUT, &path, answer("203.0.113.7"), Some(&session)).await.status(), 400);
+    assert_eq!(bench.send(Method::PUT, &path, answer("203.0.113.7/32"), Some(&session)).await.status(), 200);
     let told = listener.peers(|peers| peers["egress_network_routes"][0]["egress_ranges"].is_array()).await;
     assert_eq!(told["egress_network_routes"][0]["egress_ranges"], json!(["203.0.113.7/32"]));
     assert_eq!(told["dns_nameservers"][0]["match_domain"], "example.net");
     let thief = bench.session(&other).await;
     let path = format!("/api/v1/fallback/host/{}", other.id);
-    assert_eq!(bench.send(Method::PUT, &path, answer.to_string(), Some(&thief)).await.status(), 403);
+    assert_eq!(bench.send(Method::PUT, &path, answer("203.0.113.8/32"), Some(&thief)).await.status(), 403);
 }
 
 #[tokio::test]
