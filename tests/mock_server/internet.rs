@@ -1,5 +1,7 @@
-//! The way to the internet through a gateway, and hosts that share several networks.
+//! What goes through a gateway: all traffic to the internet, and everything of a relayed host; and hosts that share
+//! several networks.
 
+use enroll_agent::control::wire::{Acl, EgressRequest};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -55,6 +57,44 @@ async fn who_is_behind_a_client_of_an_internet_gateway_goes_there_too() {
 }
 
 #[tokio::test]
+async fn a_relayed_host_reaches_ranges_through_its_relay() {
+    let bench = Bench::new().await;
+    let (relay, gateway) = (bench.join("plant-a", "relay", 1).await, bench.join("plant-a", "gateway", 2).await);
+    let host = bench.join("plant-a", "c", 3).await;
+    let [relay_node, node] = [&relay, &host].map(|host| bench.node(host.id, "plant-a"));
+    let nodes = Some([(bench.node(gateway.id, "plant-a").to_string(), 9)].into());
+    let (network, range) = ("plant-a".to_owned(), "192.168.7.0/24".to_owned());
+    bench.handle.create_egress(EgressRequest { network, range, nodes, ..EgressRequest::default() }).unwrap();
+
+    bench.handle.make_gateway("plant-a", relay_node, &[node]).unwrap();
+
+    let (_, pull) = bench.pull(&host).await;
+    assert_eq!(allowed(&pull, &relay), ["10.101.0.1/32", "10.101.0.2/32", "192.168.7.0/24"]);
+    assert!(peer(&pull, &gateway).remove);
+    // As from the real server the route names the gateway, although packets go to the relay.
+    let routes = pull.egress_network_routes.unwrap();
+    assert_eq!((routes.len(), &routes[0].peer_key), (1, &gateway.public_key.to_base64()));
+}
+
+#[tokio::test]
+async fn a_relay_does_not_carry_what_policies_forbid() {
+    let bench = Bench::new().await;
+    let (relay, other) = (bench.join("plant-a", "relay", 1).await, bench.join("plant-a", "b", 2).await);
+    let host = bench.join("plant-a", "c", 3).await;
+    let [relay_node, node] = [&relay, &host].map(|host| bench.node(host.id, "plant-a"));
+    bench.handle.make_gateway("plant-a", relay_node, &[node]).unwrap();
+    assert_eq!(allowed(&bench.pull(&host).await.1, &relay), ["10.101.0.1/32", "10.101.0.2/32"]);
+
+    // What is left lets everybody talk to gateways.
+    let all = bench.handle.acls("plant-a").unwrap().into_iter().find(|acl| acl.id == "plant-a.all-nodes").unwrap();
+    bench.handle.edit_acl(Acl { enabled: false, ..all }).unwrap();
+
+    let (_, pull) = bench.pull(&host).await;
+    assert_eq!(allowed(&pull, &relay), ["10.101.0.1/32"]);
+    assert!(peer(&pull, &other).remove);
+}
+
+#[tokio::test]
 async fn who_may_not_talk_in_one_network_may_in_another() {
     let bench = Bench::new().await;
     let both = bench.key(key("both-nets", &["plant-a", "office"]));
@@ -64,7 +104,7 @@ async fn who_may_not_talk_in_one_network_may_in_another() {
     }
 
     for acl in bench.handle.acls("plant-a").unwrap() {
-        bench.handle.edit_acl(enroll_agent::control::wire::Acl { enabled: false, ..acl }).unwrap();
+        bench.handle.edit_acl(Acl { enabled: false, ..acl }).unwrap();
     }
 
     let (_, pull) = bench.pull(&one).await;
