@@ -6,7 +6,6 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Names,
     broker::{Announced, Login},
     peers::{Sight, is_active, is_fresh},
     refusal::Refusal,
@@ -36,7 +35,7 @@ impl World {
             default_gateway: default_gateway.unwrap_or_default(),
             is_internet_gateway: active.iter().any(|node| node.is_internet_gateway),
             egress_with_domains: Some(domains).filter(|domains| !domains.is_empty()),
-            dns_nameservers: Some(self.name_servers(&active)),
+            dns_nameservers: Some(self.all_name_servers(host, &active)),
             auto_relay_nodes: Some(BTreeMap::new()),
             gateway_nodes: Some(self.gateways_to_choose(id)),
             address_identity_map: Some(BTreeMap::new()),
@@ -44,16 +43,10 @@ impl World {
         })
     }
 
-    /// Who knows which names: somebody for all, once per network, where names are managed; gateways for domains.
-    fn name_servers(&self, nodes: &[&Node]) -> Vec<Nameserver> {
-        let usual = Nameserver {
-            ips: Some(PUBLIC_NAME_SERVERS.map(str::to_owned).into()),
-            is_fallback: true,
-            ..Nameserver::default()
-        };
-        let usual = nodes.iter().filter(|_| self.manners.names == Names::Managed).map(|_| usual.clone());
+    /// Who knows which names: the servers of the networks, and gateways for the domains behind them.
+    fn all_name_servers(&self, host: &Host, nodes: &[&Node]) -> Vec<Nameserver> {
         let domains = nodes.iter().flat_map(|node| self.domain_servers(node, &self.policies(&node.network)));
-        usual.chain(domains).collect()
+        self.name_servers_for(host, nodes).into_iter().chain(domains).collect()
     }
 
     /// The gateways of the networks in which a host chooses its own.
@@ -222,9 +215,6 @@ fn status(node: &Node, now: OffsetDateTime) -> &'static str {
         "offline"
     }
 }
-
-/// What every network of the real server comes with.
-const PUBLIC_NAME_SERVERS: [&str; 4] = ["8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"];
 
 /// The protocol's version that this server speaks.
 const VERSION: &str = "v1.5.1";

@@ -284,11 +284,13 @@ fn destination(asked: &EgressRequest) -> Result<(String, String), Refusal> {
     }
 }
 
+/// Tells whether a text can be a part of a domain, between two dots.
+pub(super) fn is_label(text: &str) -> bool {
+    let allowed = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    (1..=63).contains(&text.len()) && allowed && !text.starts_with('-') && !text.ends_with('-')
+}
+
 fn is_domain(text: &str) -> bool {
-    let is_label = |label: &str| {
-        let allowed = label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-        (1..=63).contains(&label.len()) && allowed && !label.starts_with('-') && !label.ends_with('-')
-    };
     text.len() <= 253 && text.contains('.') && text.split('.').all(is_label)
 }
 

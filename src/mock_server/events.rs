@@ -40,6 +40,11 @@ pub enum Event {
         /// The host.
         host: Uuid,
     },
+    /// Name servers of a network were added, changed or forgotten.
+    NameServersChanged {
+        /// The network.
+        network: String,
+    },
     /// A node is gone.
     NodeDeleted {
         /// Its host.

@@ -45,6 +45,8 @@ mod key_info;
 mod keys;
 mod messages;
 mod migrate;
+mod name_server_api;
+mod name_servers;
 mod networks;
 mod node_api;
 mod nodes;
@@ -283,6 +285,7 @@ fn all_calls(edition: Edition) -> Vec<calls::Call> {
         admin_api::calls(),
         egress_api::calls(),
         acl_api::calls(),
+        name_server_api::calls(),
         pending_api::calls(),
         key_api::calls(),
         user_api::calls(),

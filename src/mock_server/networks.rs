@@ -61,6 +61,7 @@ impl World {
         self.networks.insert(name.clone(), network.clone());
         self.create_default_key(name);
         self.create_default_acls(name, now);
+        self.create_default_name_servers(name, now);
         let everywhere = self.hosts.values().filter(|host| host.is_default).map(|host| host.id);
         for host in everywhere.collect::<Vec<_>>() {
             self.join(host, name, now)?;
@@ -96,6 +97,9 @@ impl World {
         }
         for id in self.acls.find(&place).map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             self.acls.remove(&id);
+        }
+        for id in self.name_servers.find(&place).map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            self.name_servers.remove(&id);
         }
         let waiting: Vec<_> = self.pending.values().filter(|host| host.network == name).map(|host| host.id).collect();
         for id in waiting {

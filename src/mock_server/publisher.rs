@@ -146,6 +146,9 @@ impl Publisher {
                 Event::HostUpdated { host } | Event::Registered { host } => self.host_changed(host),
                 Event::Joined { host, node } => self.joined(host, node).await,
                 Event::KeysRequested { host } => self.ask(host, HostAction::UpdateKeys).await,
+                Event::NameServersChanged { network } => {
+                    self.debounce.ask(Broadcast::Ordinary, Audience::network(network));
+                }
                 Event::NodeDeleted { host, network, node } => {
                     at_once.note(host, self.node_deleted(host, node).await);
                     at_once.audience.extend(Audience::network(network));
@@ -335,6 +338,7 @@ fn registered(event: &Event) -> Option<Uuid> {
         | Event::HostUpdated { .. }
         | Event::Joined { .. }
         | Event::KeysRequested { .. }
+        | Event::NameServersChanged { .. }
         | Event::NodeDeleted { .. }
         | Event::NodeUpdated { .. }
         | Event::PullRequested { .. }

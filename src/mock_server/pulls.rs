@@ -63,6 +63,7 @@ pub(super) fn is_broadcast(event: &Event, world: &World) -> bool {
         | Event::EgressChanged { .. }
         | Event::HostUpdated { .. }
         | Event::Joined { .. }
+        | Event::NameServersChanged { .. }
         | Event::Registered { .. } => true,
     }
 }

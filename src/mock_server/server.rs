@@ -108,6 +108,7 @@ impl Server {
         let mut world = database.load()?;
         world.manners = Manners { netmaker_compat, edition, names, counting: Counting::default() };
         world.add_missing_acls(clock.now());
+        world.add_missing_name_servers(clock.now());
         let hidden = !netmaker_compat && world.hide_values();
         world.settings.insert(SERVER_NAME.to_owned(), server_name.as_str().into());
         let session_secret = secret_setting(&mut world, "session-secret").to_vec();

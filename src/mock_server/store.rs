@@ -99,6 +99,7 @@ impl Database {
             queues: self.rows("join_queue", uuid)?,
             egresses: self.rows("egress", |id| Some(id.to_owned()))?,
             acls: self.rows("acl", |id| Some(id.to_owned()))?,
+            name_servers: self.rows("name_server", |id| Some(id.to_owned()))?,
             access_tokens: self.rows("access_token", uuid)?,
             lowest: Table::new(BTreeMap::new()),
             default_values: Table::new(BTreeMap::new()),
@@ -123,6 +124,7 @@ impl Database {
             queues,
             egresses,
             acls,
+            name_servers,
             users,
             access_tokens,
             settings,
@@ -145,6 +147,7 @@ impl Database {
         write(&transaction, "join_queue", queues, Uuid::to_string)?;
         write(&transaction, "egress", egresses, Clone::clone)?;
         write(&transaction, "acl", acls, Clone::clone)?;
+        write(&transaction, "name_server", name_servers, Clone::clone)?;
         write(&transaction, "user", users, Clone::clone)?;
         write(&transaction, "access_token", access_tokens, Uuid::to_string)?;
         write(&transaction, "setting", settings, Clone::clone)?;

@@ -203,7 +203,7 @@ impl World {
         let (networks, keys, hosts) = (self.networks.rows(), self.keys.rows(), self.hosts.rows());
         let (nodes, redemptions, joins) = (self.nodes.rows(), self.redemptions.rows(), self.joins.rows());
         let (pending, queues) = (self.pending.rows(), self.queues.rows());
-        let (egresses, acls) = (self.egresses.rows(), self.acls.rows());
+        let (egresses, acls, name_servers) = (self.egresses.rows(), self.acls.rows(), self.name_servers.rows());
         Arc::new(move |world| {
             world.networks.replace(&networks);
             world.keys.replace(&keys);
@@ -215,6 +215,7 @@ impl World {
             world.queues.replace(&queues);
             world.egresses.replace(&egresses);
             world.acls.replace(&acls);
+            world.name_servers.replace(&name_servers);
             // Addresses that are free again are found again.
             world.lowest.replace(&BTreeMap::new());
         })

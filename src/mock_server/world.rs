@@ -20,7 +20,7 @@ use super::{
     table::{Row, Table, Undo, nowhere},
     users::User,
 };
-use crate::control::wire::{Acl, Egress, Host, Network, Node, Secret};
+use crate::control::wire::{Acl, Egress, Host, NameserverSetting, Network, Node, Secret};
 
 /// The server's state.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub(super) struct World {
     pub(super) egresses: Table<String, Egress>,
     /// Policies, by id.
     pub(super) acls: Table<String, Acl>,
+    /// Whom to ask for names, by id.
+    pub(super) name_servers: Table<String, NameserverSetting>,
     /// Administrators who log in, by name.
     pub(super) users: Table<String, User>,
     /// What users gave to programs.
@@ -185,7 +187,7 @@ impl World {
     }
 
     /// Everything that can be taken back.
-    fn tables(&mut self) -> [&mut dyn Undo; 15] {
+    fn tables(&mut self) -> [&mut dyn Undo; 16] {
         let Self {
             networks,
             keys,
@@ -197,6 +199,7 @@ impl World {
             queues,
             egresses,
             acls,
+            name_servers,
             users,
             access_tokens,
             settings,
@@ -219,6 +222,7 @@ impl World {
             queues,
             egresses,
             acls,
+            name_servers,
             users,
             access_tokens,
             settings,

@@ -13,6 +13,7 @@ mod internet;
 mod keys;
 mod mistakes;
 mod mqtt;
+mod names;
 mod program;
 mod requests;
 mod store;

@@ -1,6 +1,6 @@
 //! What hosts are asked to do: choose a gateway, update, pull, make new keys, move.
 
-use enroll_agent::mock_server::{Edition, Login, Names, NewKey, Options, Scheme};
+use enroll_agent::mock_server::{Edition, Login, NewKey, Options, Scheme};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -151,28 +151,4 @@ async fn who_did_not_listen_is_told_once_what_it_missed() {
     let peers = told["host_peers"].as_array().unwrap();
     let removed: Vec<_> = peers.iter().filter(|peer| peer["Remove"] == true).map(|peer| &peer["PublicKey"]).collect();
     assert_eq!((peers.len(), removed), (3, vec![&json!(gone.public_key)]));
-}
-
-#[tokio::test]
-async fn names_are_managed_for_hosts_that_want_it() {
-    let bench = Bench::with(Options { names: Names::Managed, ..Options::default() }).await;
-    let token = bench.key(key("both-nets", &["plant-a", "office"]));
-    let host = device("a", 1);
-    assert_eq!(bench.register(&token, &host).await.status(), 200);
-    let recorded: Value = serde_json::from_str(include_str!("../wire-examples/host-pull.json")).unwrap();
-
-    let (document, _) = bench.pull(&host).await;
-
-    assert_eq!(document["dns_nameservers"], recorded["dns_nameservers"]);
-    assert_eq!(
-        (&document["host"]["dns_status"], &document["server_config"]["ManageDNS"]),
-        (&json!("yes"), &json!(true))
-    );
-    let path = format!("/api/hosts/{}", host.id);
-    let shown: Value = bench.get(&path, bench.handle.master_key()).await.document().await;
-    let mut shown = shown["Response"].clone();
-    shown["dns"] = json!("no");
-    assert_eq!(bench.admin(Method::PUT, &path, shown).await.status(), 200);
-    let (document, _) = bench.pull(&host).await;
-    assert_eq!(document["server_config"]["ManageDNS"], false);
 }

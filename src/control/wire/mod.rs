@@ -32,7 +32,7 @@ pub use self::{
     keys::{ApiEnrollmentKey, EnrollmentKey, KeyType},
     node::{EgressGatewayRequest, EgressRange, InetNodeReq, Node, StaticNode, TagSet},
     peers::{EgressNetworkRoutes, HostNetworkInfo, PeerConfig},
-    policy::{Acl, AclTag, Egress, EgressRequest},
+    policy::{Acl, AclTag, Egress, EgressRequest, NameserverDomain, NameserverSetting},
     pull::{AddressIdentity, EgressDomain, HostPeerUpdate, HostPull, Nameserver},
     secret::PresharedWgKey,
     server::{ServerConfig, ServerStatus},

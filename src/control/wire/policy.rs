@@ -1,4 +1,4 @@
-//! What administrators decide about traffic: ranges behind nodes, and who may talk to whom.
+//! What administrators decide about traffic: ranges behind nodes, who may talk to whom, whom to ask for names.
 
 use std::collections::BTreeMap;
 
@@ -117,5 +117,55 @@ document! {
         name: String = "name",
         /// Tag, node id, egress id; `*` for all.
         value: String = "value",
+    }
+}
+
+document! {
+    /// Name servers that a network's hosts should ask.
+    pub struct NameserverSetting {
+        /// Its id.
+        id: String = "id",
+        /// Its name; `Google`, `Cloudflare` and `Quad9` stand for their servers.
+        name: String = "name",
+        /// Name of the network.
+        network: String = "network_id",
+        /// A remark.
+        description: String = "description",
+        /// It came with the network; only switching it on and off is possible.
+        is_default: bool = "default",
+        /// For names nobody else knows.
+        fallback: bool = "fallback",
+        /// Addresses as text.
+        servers: Option<Vec<String>> = "servers",
+        /// For all names.
+        match_all: bool = "match_all",
+        /// For names below these.
+        domains: Option<Vec<NameserverDomain>> = "domains",
+        /// Vestigial.
+        match_domains: Option<Vec<String>> = "match_domains",
+        /// Device tags whose nodes are told; `*` tells all.
+        tags: Option<BTreeMap<String, serde_json::Value>> = "tags",
+        /// Node ids that are told.
+        nodes: Option<BTreeMap<String, serde_json::Value>> = "nodes",
+        /// It is switched on; a new one always is.
+        status: bool = "status",
+        /// The user who made it.
+        created_by: String = "created_by",
+        /// When it was made.
+        created_at: GoTime = "created_at",
+        /// When it was changed.
+        updated_at: GoTime = "updated_at",
+    }
+}
+
+document! {
+    /// A domain that name servers know.
+    pub struct NameserverDomain {
+        /// The domain; `.` for all.
+        domain: String = "domain",
+        /// Also a search domain.
+        is_search_domain: bool = "is_search_domain",
+        /// Active Directory.
+        is_ad_domain: bool = "is_ad_domain",
     }
 }
