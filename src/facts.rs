@@ -37,6 +37,12 @@ pub fn gather(ours: &[&str]) -> Facts {
     }
 }
 
+/// Returns what tells this machine from others: its id, or on a machine without one that of this boot.
+pub fn machine_id() -> String {
+    let read = |path| fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| text.len() >= 32);
+    read("/etc/machine-id").or_else(|| read("/proc/sys/kernel/random/boot_id")).unwrap_or_default()
+}
+
 /// Returns the networks on this machine's interfaces other than `own`.
 pub fn networks(own: &InterfaceName) -> Vec<IpNet> {
     let Ok(all) = ifaddrs::getifaddrs() else { return Vec::new() };

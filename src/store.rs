@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <state>/                       0700
-//!   <server>/membership.json     0600, {"version":1, …}
+//!   <server>/membership.json     0600, {"version":2, …}
 //!   <server>.lock                held by the process that works on this membership
 //! ```
 
@@ -39,6 +39,14 @@ pub enum StoreError {
     /// The file was written by a later version of the agent.
     #[error("state file {path} has format {version}; this agent knows up to {VERSION}")]
     Newer {
+        /// Which file.
+        path: PathBuf,
+        /// The version it says.
+        version: u32,
+    },
+    /// The file was written by a version of the agent that this one does not know any more.
+    #[error("state file {path} has format {version}, which this agent does not know any more")]
+    Older {
         /// Which file.
         path: PathBuf,
         /// The version it says.
@@ -116,19 +124,7 @@ impl Store {
 
     /// Reads the membership with `server`; `None` when there never was one or it was left.
     pub fn load(&self, server: &Server) -> Result<Option<Membership>, StoreError> {
-        let path = self.path(server);
-        let text = match fs::read(&path) {
-            Ok(text) => Zeroizing::new(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(StoreError::Read { path, source }),
-        };
-        let corrupt = |source| StoreError::Corrupt { path: path.clone(), source };
-        let Version { version } = serde_json::from_slice(&text).map_err(corrupt)?;
-        if version > VERSION {
-            return Err(StoreError::Newer { path, version });
-        }
-        let Saved { membership, .. } = serde_json::from_slice(&text).map_err(corrupt)?;
-        Ok(Some(membership))
+        read(self.path(server))
     }
 
     /// Saves a membership durably: after this returns, a power cut does not lose it.
@@ -174,7 +170,7 @@ impl Store {
     }
 
     fn aside(&self, server: &Server) -> PathBuf {
-        self.folder.join(format!(".deleted-{server}"))
+        self.folder.join(format!("{ASIDE}{server}"))
     }
 
     /// Takes the membership with `server` out of sight without destroying it; one set aside earlier is replaced.
@@ -189,8 +185,27 @@ impl Store {
         sync_folder(&self.folder)
     }
 
+    /// Lists the servers whose membership was set aside and not forgotten since, in order.
+    pub fn servers_aside(&self) -> Result<Vec<Server>, StoreError> {
+        let mut servers = self.folders(|name| name.strip_prefix(ASIDE)?.parse().ok())?;
+        servers.sort();
+        Ok(servers)
+    }
+
+    /// Reads a membership that was set aside.
+    pub fn load_aside(&self, server: &Server) -> Result<Option<Membership>, StoreError> {
+        read(self.aside(server).join(FILE))
+    }
+
     /// Lists the servers this host has a membership with, in order.
     pub fn servers(&self) -> Result<Vec<Server>, StoreError> {
+        let mut servers = self.folders(|name| name.parse().ok())?;
+        servers.sort();
+        Ok(servers)
+    }
+
+    /// Lists what `parse` makes of the names of folders that hold a membership.
+    fn folders(&self, parse: impl Fn(&str) -> Option<Server>) -> Result<Vec<Server>, StoreError> {
         let read = |source| StoreError::Read { path: self.folder.clone(), source };
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
@@ -204,22 +219,59 @@ impl Store {
                 continue;
             }
             let name = entry.file_name();
-            let Some(server) = name.to_str().and_then(|name| name.parse::<Server>().ok()) else { continue };
-            if self.path(&server).try_exists().map_err(read)? {
+            let Some(server) = name.to_str().and_then(&parse) else { continue };
+            if entry.path().join(FILE).try_exists().map_err(read)? {
                 servers.push(server);
             }
         }
-        servers.sort();
         Ok(servers)
     }
 
     fn path(&self, server: &Server) -> PathBuf {
-        self.folder.join(server.to_string()).join("membership.json")
+        self.folder.join(server.to_string()).join(FILE)
     }
 }
 
+/// The file in a membership's folder.
+const FILE: &str = "membership.json";
+
+/// Names of folders that are out of sight begin with this.
+const ASIDE: &str = ".deleted-";
+
+/// Reads the membership in the file at `path`; `None` when there is none.
+fn read(path: PathBuf) -> Result<Option<Membership>, StoreError> {
+    let text = match fs::read(&path) {
+        Ok(text) => Zeroizing::new(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(StoreError::Read { path, source }),
+    };
+    let corrupt = |source| StoreError::Corrupt { path: path.clone(), source };
+    let Version { version } = serde_json::from_slice(&text).map_err(corrupt)?;
+    let saved = match version {
+        0 => return Err(StoreError::Older { path, version }),
+        1 => serde_json::from_slice(&text).and_then(|document| serde_json::from_value(since_version_1(document))),
+        VERSION => serde_json::from_slice(&text),
+        _ => return Err(StoreError::Newer { path, version }),
+    };
+    let Saved { membership, .. } = saved.map_err(corrupt)?;
+    Ok(Some(membership))
+}
+
 /// Version of the file format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// Adds to a document of version 1 what version 2 has more: nothing was switched off or rotated then.
+fn since_version_1(mut document: serde_json::Value) -> serde_json::Value {
+    if let Some(fields) = document.as_object_mut() {
+        fields.insert("switch".to_owned(), "on".into());
+        fields.entry("sent").or_insert_with(|| serde_json::json!([]));
+        if let Some(identity) = fields.get_mut("identity").and_then(serde_json::Value::as_object_mut) {
+            identity.insert("former_key".to_owned(), serde_json::Value::Null);
+            identity.insert("next_key".to_owned(), serde_json::Value::Null);
+        }
+    }
+    document
+}
 
 #[derive(Deserialize)]
 struct Version {
@@ -271,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_damaged_newer_and_unreadable_are_four_answers() {
+    fn missing_damaged_newer_older_and_unreadable_are_five_answers() {
         let (folder, store, membership) = world();
         let file = folder.path().join("state/api.example.net:8443/membership.json");
 
@@ -279,11 +331,31 @@ mod tests {
         store.save(&membership).unwrap();
         fs::write(&file, "{\"version\":1,").unwrap();
         assert!(matches!(store.load(&membership.server), Err(StoreError::Corrupt { .. })));
-        fs::write(&file, "{\"version\":2}").unwrap();
-        assert!(matches!(store.load(&membership.server), Err(StoreError::Newer { version: 2, .. })));
+        fs::write(&file, "{\"version\":3}").unwrap();
+        assert!(matches!(store.load(&membership.server), Err(StoreError::Newer { version: 3, .. })));
+        fs::write(&file, "{\"version\":0}").unwrap();
+        assert!(matches!(store.load(&membership.server), Err(StoreError::Older { version: 0, .. })));
         fs::remove_file(&file).unwrap();
         fs::create_dir(&file).unwrap();
         assert!(matches!(store.load(&membership.server), Err(StoreError::Read { .. })));
+    }
+
+    #[test]
+    fn a_file_of_the_first_version_is_still_read() {
+        let (folder, store, membership) = world();
+        store.save(&membership).unwrap();
+        let file = folder.path().join("state/api.example.net:8443/membership.json");
+        let mut document: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        document["version"] = 1.into();
+        let fields = document.as_object_mut().unwrap();
+        fields.remove("switch");
+        fields.remove("sent");
+        let identity = fields.get_mut("identity").and_then(serde_json::Value::as_object_mut).unwrap();
+        identity.remove("former_key");
+        identity.remove("next_key");
+        fs::write(&file, document.to_string()).unwrap();
+
+        assert_eq!(store.load(&membership.server).unwrap(), Some(membership));
     }
 
     #[test]
@@ -350,6 +422,7 @@ mod tests {
             policy: Policy::default(),
             sent: std::collections::BTreeSet::new(),
             server: "api.example.net:8443".parse().unwrap(),
+            switch: crate::model::Switch::On,
         };
         (folder, store, membership)
     }

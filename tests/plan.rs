@@ -69,7 +69,7 @@ proptest! {
         let kept: BTreeSet<_> = want.peers.keys().copied().collect();
         let have = observation(have);
 
-        let settled = settle(want, Some(&have));
+        let settled = settle(want, Some(&have), None);
 
         let removed = |change: &Change| matches!(change, Change::RemovePeer(key) if kept.contains(key));
         prop_assert!(!diff(Some(&have.device), &settled).iter().any(removed));
@@ -79,14 +79,14 @@ proptest! {
     fn settling_twice_is_settling_once(have in device(), want in device()) {
         let have = observation(have);
 
-        let once = settle(want, Some(&have));
+        let once = settle(want, Some(&have), None);
 
-        prop_assert_eq!(settle(once.clone(), Some(&have)), once);
+        prop_assert_eq!(settle(once.clone(), Some(&have), None), once);
     }
 
     #[test]
     fn a_new_interface_is_settled_already(want in device()) {
-        prop_assert_eq!(settle(want.clone(), None), want);
+        prop_assert_eq!(settle(want.clone(), None, None), want);
     }
 }
 

@@ -4,10 +4,11 @@ use std::{error::Error, io::ErrorKind, process::ExitCode};
 
 use crate::{
     config::ConfigError,
-    control::{Advice, CertificateProblem, Garbled, Refusal, RestError},
+    control::{CertificateProblem, Garbled, Refusal, RestError},
     ipc::{self, IpcError},
     link::LinkError,
     membership::MembershipError,
+    model::{Class, ErrorReport},
     store::StoreError,
 };
 
@@ -44,9 +45,25 @@ impl Failure {
         Self { code: USAGE, hint: Some(hint.into()), message: message.into() }
     }
 
+    /// A failure of `class`.
+    pub(super) fn of(class: Class, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code: code(class), hint: Some(hint.into()), message: message.into() }
+    }
+
+    /// The agent ended, or there was none.
+    pub(super) fn not_running() -> Self {
+        Self::of(Class::NotEnrolled, "no agent serves here any more", "start it with `agent run`, or as a service")
+    }
+
+    /// A membership that cannot be read.
+    pub(super) fn broken(error: &ErrorReport, server: &str) -> Self {
+        let hint = "nothing was changed; the README's section on troubleshooting says what to do";
+        Self::of(error.class, format!("{server}: {}", error.message), hint)
+    }
+
     /// A failure that a serving agent reported.
     pub(super) fn reported(failure: ipc::Failure) -> Self {
-        Self { code: failure.code, hint: None, message: failure.message }
+        Self { code: code(failure.class), hint: advice(failure.class).map(str::to_owned), message: failure.message }
     }
 
     /// Whether trying again may be enough.
@@ -89,32 +106,51 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Returns the exit code of a failure's class.
-pub(super) fn code(error: &MembershipError) -> u8 {
-    match error {
-        MembershipError::Assignment { .. }
-        | MembershipError::Host { .. }
-        | MembershipError::PortTaken(_)
-        | MembershipError::Stopped => OTHER,
-        MembershipError::Deleted(_)
-        | MembershipError::NotEnrolled
-        | MembershipError::NotInNetwork(_)
-        | MembershipError::NotServing(_) => NOT_ENROLLED,
-        MembershipError::Link(error) => link_code(error),
-        MembershipError::NoNetworks { .. } => WAITING,
-        MembershipError::Proof(_) | MembershipError::Refused { refusal: Refusal::Proof, .. } => FOREIGN,
-        MembershipError::Refused { .. } => REFUSED,
-        MembershipError::Rest(error) => rest_code(error),
-        MembershipError::Several => USAGE,
-        MembershipError::Store(error) => store_code(error),
-        MembershipError::TimedOut { .. } | MembershipError::Unclear { .. } => TEMPORARY,
-        MembershipError::Trust(_) => CONFIGURATION,
+/// What to do about a failure of which only the class is known.
+fn advice(class: Class) -> Option<&'static str> {
+    match class {
+        Class::Configuration | Class::Other | Class::Usage => None,
+        Class::Denied => Some("run as root, or as a member of the group enroll-agent"),
+        Class::Foreign => Some("the identity or the interface belongs to something else; `agent status` shows which"),
+        Class::NotEnrolled => {
+            Some("run `agent join <key>`; for a host that the server deleted run `agent leave --server SERVER` first")
+        }
+        Class::Refused => Some("ask your administrator for a new key, then run `agent join <key>` again"),
+        Class::Temporary => Some("the agent goes on trying; `agent status` shows when"),
+        Class::Waiting => {
+            Some("an administrator may have to approve this host; `agent status --watch` shows when it is in")
+        }
+    }
+}
+
+/// The exit code of a class.
+pub(super) fn exit(class: Class) -> ExitCode {
+    ExitCode::from(code(class))
+}
+
+/// The exit code that says no.
+pub(super) fn not_serving() -> ExitCode {
+    exit(Class::NotEnrolled)
+}
+
+/// Returns the number of a class.
+fn code(class: Class) -> u8 {
+    match class {
+        Class::Configuration => CONFIGURATION,
+        Class::Denied => DENIED,
+        Class::Foreign => FOREIGN,
+        Class::NotEnrolled => NOT_ENROLLED,
+        Class::Other => OTHER,
+        Class::Refused => REFUSED,
+        Class::Temporary => TEMPORARY,
+        Class::Usage => USAGE,
+        Class::Waiting => WAITING,
     }
 }
 
 impl From<MembershipError> for Failure {
     fn from(error: MembershipError) -> Self {
-        Self { code: code(&error), hint: hint(&error), message: chain(&error) }
+        Self { code: code(error.class()), hint: hint(&error), message: chain(&error) }
     }
 }
 
@@ -156,38 +192,13 @@ impl From<StoreError> for Failure {
     }
 }
 
-fn link_code(error: &LinkError) -> u8 {
-    match error {
-        LinkError::Denied { .. } => DENIED,
-        LinkError::Taken(_) => FOREIGN,
-        LinkError::Absent | LinkError::Failed { .. } | LinkError::NoTun => OTHER,
-    }
-}
-
-fn rest_code(error: &RestError) -> u8 {
-    match error.advice() {
-        Advice::RetryAfter(_) => TEMPORARY,
-        Advice::Denied => FOREIGN,
-        Advice::Gone => NOT_ENROLLED,
-        Advice::Broken => OTHER,
-    }
-}
-
-fn store_code(error: &StoreError) -> u8 {
-    let source = match error {
-        StoreError::Read { source, .. } | StoreError::Write { source, .. } => source,
-        StoreError::Busy { .. } | StoreError::Corrupt { .. } | StoreError::Newer { .. } => return OTHER,
-    };
-    if source.kind() == ErrorKind::PermissionDenied { DENIED } else { OTHER }
-}
-
 fn hint(error: &MembershipError) -> Option<String> {
     let text = match error {
         MembershipError::Assignment { .. } => "nothing was changed; tell the administrator of the server",
         MembershipError::Deleted(server) => {
             return Some(format!("run `agent leave --server {server}`, then join again to enroll as a new host"));
         }
-        MembershipError::Host { .. } => return None,
+        MembershipError::Host { .. } | MembershipError::Push(_) => return None,
         MembershipError::Link(error) => return link_hint(error),
         MembershipError::NoNetworks { .. } => {
             "the key is redeemed; an administrator may have to approve this host. Run `agent join` again to go on waiting"
@@ -209,10 +220,12 @@ fn hint(error: &MembershipError) -> Option<String> {
         MembershipError::Rest(error) => return rest_hint(error),
         MembershipError::Several => "say which one with --server",
         MembershipError::Store(error) => return Some(store_hint(error)),
+        MembershipError::SwitchedOff(_) => "run `agent up`",
         MembershipError::TimedOut { .. } => {
             "run `agent join` again: it goes on where it stopped; --timeout waits longer"
         }
         MembershipError::Trust(_) => "give the server's certificate authority with --ca-file",
+        MembershipError::Unconfirmed(_) => "the old key stays in force; try again",
         MembershipError::Unclear { .. } => {
             "run `agent join` again later: it asks the server first whether the key was counted"
         }
@@ -266,6 +279,7 @@ fn store_hint(error: &StoreError) -> String {
             return format!("restore it from a backup, or remove {folder} to enroll again as a new host");
         }
         StoreError::Newer { .. } => "run the newer agent that wrote it",
+        StoreError::Older { .. } => "run the agent that wrote it once more, or remove it to enroll again as a new host",
         StoreError::Read { .. } | StoreError::Write { .. } => {
             "run as the user the state belongs to, or give --state-dir"
         }

@@ -1,28 +1,26 @@
 //! `agent join`: from a key to a configured interface, and with the userspace backend to a serving process.
 
-use std::{
-    collections::BTreeMap,
-    io::{IsTerminal, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
 
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::{
-    Common, ask,
-    failure::{self, Failure},
-    hands, print,
+    Common,
+    failure::Failure,
+    hands,
+    print::{self, print_json, print_text},
     progress::{self, Progress},
+    run::settings,
+    serving::{serving, unexpected},
+    stop::Stop,
 };
 use crate::{
     config::{Config, Flags, KeyFlags},
-    daemon::{self, Ended},
-    ipc::{self, Answer, Request},
+    daemon::{self, Ended, Settings, Start},
+    ipc::{Answer, Client, IpcError, JoinOrder, Listener, Request, Rights},
     membership::{self, Greeting, Hands, JoinRequest, Joined, MembershipError, Rehearsal, Spending},
-    model::{Backend, InterfaceName, Secret, Server, Status, Token},
-    store::StoreError,
+    model::{Backend, Secret, Stage, Status, Token},
 };
 
 /// Redeem an enrollment key and configure this device's networks.
@@ -53,7 +51,7 @@ pub(super) struct Join {
 /// The result as JSON.
 #[derive(Serialize)]
 struct Report<'a> {
-    result: &'static str,
+    result: &'a str,
     #[serde(flatten)]
     status: &'a Status,
     timings_ms: BTreeMap<&'static str, f64>,
@@ -77,6 +75,7 @@ impl Join {
             backend: config.backend,
             interface: config.interface.clone(),
             overrides: config.overrides.clone(),
+            server: None,
             timeout: config.timeout,
             token: config.token(&keys)?,
         };
@@ -90,98 +89,115 @@ impl Join {
         if self.dry_run {
             return rehearse(&hands, &request, common.json).await;
         }
+        if let Some(client) = serving(common, &config).await? {
+            return by_the_serving(client, request, common.json).await;
+        }
+        self.here(common, &config, &hands, &request).await
+    }
+
+    /// Joins in this process, which has to be one that could also serve.
+    async fn here(
+        &self,
+        common: &Common,
+        config: &Config,
+        hands: &Hands,
+        request: &JoinRequest,
+    ) -> Result<ExitCode, Failure> {
         let mut stop = Stop::listen()?;
+        // A userspace interface is served over a socket, which must not fail only after a key was spent.
+        let listener = match config.backend {
+            Some(Backend::Kernel) => None,
+            Some(Backend::Userspace) | None => listen(common, config)?,
+        };
         let progress = Progress::new();
         let mut report = |stage| progress.enter(stage);
-        let joined = match refuse_unusable_socket(&config) {
-            Ok(()) => membership::join(&hands, &request, &mut report, stop.wait()).await,
-            Err(failure) => return Err(failure),
-        };
+        let joined = membership::join(hands, request, &mut report, stop.wait()).await;
         progress.finish();
-        match joined {
-            Ok(joined) => finish(joined, &config, common.json, stop).await,
-            Err(MembershipError::Store(StoreError::Busy { server })) => {
-                ask_the_serving(&hands, &config, &server, request.token.as_ref(), common.json).await
-            }
-            Err(error) => Err(error.into()),
-        }
+        finish(joined?, hands.clone(), settings(config), listener, common.json, stop).await
     }
 }
 
-/// A userspace interface is served over a socket, which must not fail only after a key was spent.
-fn refuse_unusable_socket(config: &Config) -> Result<(), Failure> {
-    if config.backend == Some(Backend::Kernel) {
-        return Ok(());
+/// Opens the socket; beside a service that is not to be asked there is none.
+fn listen(common: &Common, config: &Config) -> Result<Option<Listener>, Failure> {
+    match Listener::open(&config.runtime_dir, Rights::None) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(IpcError::Taken(_)) if common.standalone => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    let longest = config.interface.clone().unwrap_or_else(|| InterfaceName::numbered(u16::MAX));
-    Ok(ipc::prepare(&config.runtime_dir, &longest)?)
 }
 
 /// Prints the result, and goes on serving where the interface lives in this process.
-async fn finish(joined: Joined, config: &Config, json: bool, mut stop: Stop) -> Result<ExitCode, Failure> {
-    let Joined { failure, greeting, mut session, timings } = joined;
-    let status = session.status().await;
-    let serving = match session.backend() {
-        Backend::Kernel => None,
-        Backend::Userspace => Some(ipc::listen(&config.runtime_dir, &status.interface).await?),
-    };
-    if json {
-        let timings_ms = timings.iter().map(|(stage, took)| (progress::name(*stage), took.as_secs_f64() * 1000.0));
-        print_json(&Report { result: word(greeting), status: &status, timings_ms: timings_ms.collect() });
-    } else {
-        let steps: Vec<_> = timings
-            .iter()
-            .map(|(stage, took)| format!("{} {}", progress::name(*stage), print::millis(*took)))
-            .collect();
-        print_text(&format!("{}\n{}\n{}\n", sentence(greeting), print::status(&status), steps.join(", ")));
-    }
-    let Some(listener) = serving else {
+async fn finish(
+    joined: Joined,
+    hands: Hands,
+    settings: Settings,
+    listener: Option<Listener>,
+    json: bool,
+    mut stop: Stop,
+) -> Result<ExitCode, Failure> {
+    let Joined { failure, greeting, mut work, timings } = joined;
+    let status = work.status().await;
+    let stays = work.backend() == Backend::Userspace;
+    let listener = listener.filter(|_| stays);
+    print(greeting.word(), &status, timings.iter().copied(), json);
+    if !stays {
         // The tunnel is up; trouble that passes is for the next sync.
         return match failure.map(Failure::from) {
             Some(failure) if !failure.is_temporary() => Err(failure),
             Some(_) | None => Ok(ExitCode::SUCCESS),
         };
-    };
+    }
     if std::io::stderr().is_terminal() {
         eprintln!("agent: serving {} until stopped (Ctrl-C)", status.interface);
     }
-    let ended = daemon::serve(session, listener, failure::code, stop.wait()).await;
-    ipc::close(&config.runtime_dir, &status.interface);
-    match ended? {
-        Ended::Deleted => Err(MembershipError::Deleted(
-            status.server.parse().map_err(|_| Failure::other("the server deleted this host"))?,
-        )
-        .into()),
+    // Somebody watches: without push a change is noticed within seconds.
+    let settings = Settings { poll: FOREGROUND_POLL, ..settings };
+    let start = Start { enrollments: Vec::new(), hands, listener, only: Some(Box::new(work)), settings };
+    let (_, reloads) = mpsc::unbounded_channel();
+    match daemon::run(start, reloads, stop.wait()).await {
+        Ended::Deleted(by) => Err(MembershipError::Deleted(by).into()),
         Ended::Left | Ended::Stopped => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// Another process holds the membership: it is asked to take the key, or how things are when it has it already.
-async fn ask_the_serving(
-    hands: &Hands,
-    config: &Config,
-    server: &Server,
-    token: Option<&Token>,
-    json: bool,
-) -> Result<ExitCode, Failure> {
-    let busy = || MembershipError::from(StoreError::Busy { server: server.clone() });
-    let membership = hands.store.load(server)?.ok_or_else(busy)?;
-    let request = match token {
-        Some(token) => Request::Join { token: token.text().clone() },
-        None => Request::Status,
+/// Has the serving agent join.
+async fn by_the_serving(mut client: Client, request: JoinRequest, json: bool) -> Result<ExitCode, Failure> {
+    let JoinRequest { backend, interface, overrides, server: _, timeout, token } = request;
+    let token = token.map(|token| token.text().clone());
+    let order = JoinOrder { backend, interface, overrides, timeout, token };
+    client.send(&Request::Join(Box::new(order))).await?;
+    let progress = Progress::new();
+    let answer = loop {
+        match client.next(timeout + PATIENCE).await? {
+            Some(Answer::Progress { stage }) => progress.enter(stage),
+            Some(answer) => break answer,
+            None => return Err(Failure::not_running()),
+        }
     };
-    let (greeting, status) = match ask(&config.runtime_dir, &membership.interface, &request).await? {
-        Some(Answer::Joined { redeemed: true, status }) => (Greeting::Further, status),
-        Some(Answer::Joined { redeemed: false, status } | Answer::Status(status)) => (Greeting::Again, status),
-        Some(Answer::Failed(failure)) => return Err(Failure::reported(failure)),
-        Some(Answer::Done { .. }) | None => return Err(busy().into()),
-    };
-    if json {
-        print_json(&Report { result: word(greeting), status: &status, timings_ms: BTreeMap::new() });
-    } else {
-        print_text(&format!("{}\n{}", sentence(greeting), print::status(&status)));
+    progress.finish();
+    match answer {
+        Answer::Joined { failure, greeting, status, timings } => {
+            print(&greeting, &status, timings.into_iter(), json);
+            match failure.map(Failure::reported) {
+                Some(failure) if !failure.is_temporary() => Err(failure),
+                Some(_) | None => Ok(ExitCode::SUCCESS),
+            }
+        }
+        Answer::Failed(failure) => Err(Failure::reported(failure)),
+        Answer::Done { .. } | Answer::Progress { .. } | Answer::Report(_) => Err(unexpected()),
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+fn print(greeting: &str, status: &Status, timings: impl Iterator<Item = (Stage, Duration)>, json: bool) {
+    if json {
+        let timings_ms = timings.map(|(stage, took)| (progress::name(stage), took.as_secs_f64() * 1000.0));
+        print_json(&Report { result: greeting, status, timings_ms: timings_ms.collect() });
+        return;
+    }
+    let steps: Vec<_> =
+        timings.map(|(stage, took)| format!("{} {}", progress::name(stage), print::millis(took))).collect();
+    let steps = if steps.is_empty() { String::new() } else { format!("{}\n", steps.join(", ")) };
+    print_text(&format!("{}\n{}\n{steps}", sentence(greeting), print::status(status)));
 }
 
 async fn rehearse(hands: &Hands, request: &JoinRequest, json: bool) -> Result<ExitCode, Failure> {
@@ -213,44 +229,17 @@ async fn rehearse(hands: &Hands, request: &JoinRequest, json: bool) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-/// The signals that end a serving process.
-struct Stop {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::other(format!("cannot watch signals: {error}")));
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-fn word(greeting: Greeting) -> &'static str {
-    match greeting {
-        Greeting::Again => "already-enrolled",
-        Greeting::Further => "further-key-redeemed",
-        Greeting::New => "enrolled",
-        Greeting::Offline => "already-enrolled-offline",
-    }
-}
-
-fn sentence(greeting: Greeting) -> &'static str {
-    match greeting {
-        Greeting::Again => "already enrolled with this key: nothing was spent",
-        Greeting::Further => "already enrolled; this further key was redeemed and may have cost a use",
-        Greeting::New => "enrolled",
-        Greeting::Offline => {
-            "already enrolled; the server did not confirm it now, so what it last assigned is in force"
-        }
-    }
+fn sentence(greeting: &str) -> &str {
+    const SENTENCES: [(Greeting, &str); 4] = [
+        (Greeting::Again, "already enrolled with this key: nothing was spent"),
+        (Greeting::Further, "already enrolled; this further key was redeemed and may have cost a use"),
+        (Greeting::New, "enrolled"),
+        (
+            Greeting::Offline,
+            "already enrolled; the server did not confirm it now, so what it last assigned is in force",
+        ),
+    ];
+    SENTENCES.iter().find(|(known, _)| known.word() == greeting).map_or(greeting, |(_, sentence)| sentence)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return results")]
@@ -258,17 +247,8 @@ fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::from(text))
 }
 
-/// One line, complete when it is seen: a program may wait for it while this process goes on.
-pub(super) fn print_json(value: &impl Serialize) {
-    match serde_json::to_string(value) {
-        Ok(text) => print_text(&format!("{text}\n")),
-        Err(error) => tracing::error!(%error, "cannot write the result as JSON"),
-    }
-}
+/// How often a serving `agent join` pulls while nothing is pushed.
+const FOREGROUND_POLL: Duration = Duration::from_secs(3);
 
-pub(super) fn print_text(text: &str) {
-    let mut out = std::io::stdout().lock();
-    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        tracing::debug!(%error, "nobody reads the result");
-    }
-}
+/// What an agent may take beyond the time that a join may.
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use super::{
-    Common, ask,
+    Common,
     failure::Failure,
     hands,
-    join::{print_json, print_text},
+    print::{print_json, print_text},
+    serving::{serving, unexpected},
 };
 use crate::{
     config::Flags,
@@ -39,27 +40,24 @@ impl Leave {
         let flags = Flags { ca_file: self.ca_file.clone(), backend: self.backend, ..Flags::default() };
         let config = common.config(&flags)?;
         let hands = hands(&config);
-        let server = self.server(&hands)?;
-        let Some(membership) = hands.store.load(&server)? else {
-            if !hands.store.is_set_aside(&server) {
-                return Err(MembershipError::NotEnrolled.into());
+        let (what, failures) = match serving(common, &config).await? {
+            Some(mut client) => {
+                let request = Request::Leave { network: self.network.clone(), server: self.server.clone() };
+                let failures = match client.ask(&request).await? {
+                    Answer::Done { failures } => failures.into_iter().map(Failure::reported).collect(),
+                    Answer::Failed(failure) => return Err(Failure::reported(failure)),
+                    Answer::Joined { .. } | Answer::Progress { .. } | Answer::Report(_) => return Err(unexpected()),
+                };
+                (self.server.as_ref().map(ToString::to_string), failures)
             }
-            // The server deleted the host long ago; only its identity is left here.
-            hands.store.remove(&server)?;
-            print_text(&format!("forgot the identity that {server} had deleted\n"));
-            return Ok(ExitCode::SUCCESS);
-        };
-        let request = Request::Leave { network: self.network.clone() };
-        let failures: Vec<Failure> = match ask(&config.runtime_dir, &membership.interface, &request).await? {
-            Some(Answer::Done { failures }) => failures.into_iter().map(Failure::reported).collect(),
-            Some(Answer::Failed(failure)) => return Err(Failure::reported(failure)),
-            Some(Answer::Joined { .. } | Answer::Status(_)) | None => {
-                let Farewell { failures } =
-                    membership::leave(&hands, &server, self.network.as_ref(), config.backend).await?;
-                failures.into_iter().map(|(step, error)| Failure::from(error).during(step)).collect()
+            None => {
+                let server = self.server(&hands)?;
+                let failures: Vec<Failure> = self.leave_here(&hands, &server, config.backend).await?;
+                (Some(server.to_string()), failures)
             }
         };
-        let what = self.network.as_ref().map_or_else(|| server.to_string(), ToString::to_string);
+        let network = self.network.as_ref().map(ToString::to_string);
+        let what = network.or(what).unwrap_or_else(|| "the server".to_owned());
         let mut code = ExitCode::SUCCESS;
         for failure in &failures {
             code = failure.report(false);
@@ -71,6 +69,25 @@ impl Leave {
             print_text(&format!("left {what}\n"));
         }
         Ok(code)
+    }
+
+    /// Leaves without a serving agent; returns what did not work on the way.
+    async fn leave_here(
+        &self,
+        hands: &Hands,
+        server: &Server,
+        backend: Option<Backend>,
+    ) -> Result<Vec<Failure>, Failure> {
+        if hands.store.load(server)?.is_none() {
+            if !hands.store.is_set_aside(server) {
+                return Err(MembershipError::NotEnrolled.into());
+            }
+            // The server deleted the host long ago; only its identity is left here.
+            hands.store.remove(server)?;
+            return Ok(Vec::new());
+        }
+        let Farewell { failures } = membership::leave(hands, server, self.network.as_ref(), backend).await?;
+        Ok(failures.into_iter().map(|(step, error)| Failure::from(error).during(step)).collect())
     }
 
     /// The server named, or the one with the network named, or the only one.

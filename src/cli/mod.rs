@@ -4,22 +4,28 @@ mod conceal;
 mod failure;
 mod join;
 mod leave;
+mod log;
 mod print;
 mod progress;
+mod rotate_keys;
+mod run;
+mod serving;
 mod status;
+mod stop;
+mod switch;
 mod sync;
+mod tables;
+mod wait_online;
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use self::failure::Failure;
 use crate::{
     config::{Config, ConfigError, Flags, Places},
-    ipc::{self, Answer, Request},
     membership::Hands,
-    model::InterfaceName,
+    model::Secret,
     store::Store,
 };
 
@@ -39,18 +45,46 @@ struct Common {
     #[arg(long, global = true, env = "ENROLL_AGENT_JSON")]
     json: bool,
     #[command(flatten)]
+    log: log::LogFlags,
+    #[command(flatten)]
     places: Places,
-    /// Log more: -v decisions, -vv every message
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "ENROLL_AGENT_VERBOSE")]
-    verbose: u8,
+    /// Do the work in this process, even if a service runs
+    #[arg(long, global = true, env = "ENROLL_AGENT_STANDALONE")]
+    standalone: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Down(switch::Down),
     Join(join::Join),
     Leave(leave::Leave),
+    Networks(tables::Networks),
+    Peers(tables::Peers),
+    RotateKeys(rotate_keys::RotateKeys),
+    Run(run::Run),
     Status(status::StatusCommand),
     Sync(sync::Sync),
+    Up(switch::Up),
+    WaitOnline(wait_online::WaitOnline),
+}
+
+impl Command {
+    /// The key on the command line, which must not stay there.
+    fn key(&self) -> Option<&Secret> {
+        match self {
+            Self::Join(join) => join.key(),
+            Self::Down(_)
+            | Self::Leave(_)
+            | Self::Networks(_)
+            | Self::Peers(_)
+            | Self::RotateKeys(_)
+            | Self::Run(_)
+            | Self::Status(_)
+            | Self::Sync(_)
+            | Self::Up(_)
+            | Self::WaitOnline(_) => None,
+        }
+    }
 }
 
 /// Runs the command line and returns the exit code.
@@ -59,13 +93,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return failure::usage(&error),
     };
-    let key = match &cli.command {
-        Command::Join(join) => join.key(),
-        Command::Leave(_) | Command::Status(_) | Command::Sync(_) => None,
-    };
     conceal::refuse_cores();
-    conceal::hide_keys(key);
-    start_log(cli.common.verbose);
+    conceal::hide_keys(cli.command.key());
+    cli.common.log.start(matches!(cli.command, Command::Run(_)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => {
@@ -83,11 +113,19 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    let common = &cli.common;
     match &cli.command {
-        Command::Join(join) => join.run(&cli.common).await,
-        Command::Leave(leave) => leave.run(&cli.common).await,
-        Command::Status(status) => status.run(&cli.common).await,
-        Command::Sync(sync) => sync.run(&cli.common).await,
+        Command::Down(down) => down.run(common).await,
+        Command::Join(join) => join.run(common).await,
+        Command::Leave(leave) => leave.run(common).await,
+        Command::Networks(networks) => networks.run(common).await,
+        Command::Peers(peers) => peers.run(common).await,
+        Command::RotateKeys(rotate) => rotate.run(common).await,
+        Command::Run(run) => run.run(common).await,
+        Command::Status(status) => status.run(common).await,
+        Command::Sync(sync) => sync.run(common).await,
+        Command::Up(up) => up.run(common).await,
+        Command::WaitOnline(wait) => wait.run(common).await,
     }
 }
 
@@ -97,29 +135,6 @@ impl Common {
     }
 }
 
-/// Asks the agent that serves `interface`; `None` when nobody does.
-async fn ask(runtime_dir: &Path, interface: &InterfaceName, request: &Request) -> Result<Option<Answer>, Failure> {
-    Ok(ipc::ask(runtime_dir, interface, request).await?)
-}
-
 fn hands(config: &Config) -> Hands {
     Hands { ca_file: config.overrides.ca_file.clone(), store: Store::new(config.state_dir.clone()) }
-}
-
-/// Warnings always; more with `-v`, or by `ENROLL_AGENT_LOG` in tracing's filter syntax.
-fn start_log(verbose: u8) {
-    let default = match verbose {
-        0 => "warn",
-        1 => "warn,enroll_agent=debug",
-        _ => "info,enroll_agent=trace",
-    };
-    let default = format!("{default},{}", crate::link::LOG_DIRECTIVES);
-    let asked = crate::config::log_filter().and_then(|filter| EnvFilter::try_new(filter).ok());
-    let filter = asked.unwrap_or_else(|| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
 }

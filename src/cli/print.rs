@@ -1,16 +1,19 @@
 //! Memberships as text.
 
-use std::{collections::BTreeSet, fmt::Write, time::Duration};
+use std::{collections::BTreeSet, fmt::Write, io::Write as _, time::Duration};
 
 use comfy_table::{Table, presets::NOTHING};
 use ipnet::IpNet;
+use serde::Serialize;
 
-use crate::model::{Connection, NetworkStatus, PeerStatus, RelayChoice, State, Status};
+use crate::daemon::clock;
+use crate::model::{Connection, Contact, Enrolling, NetworkStatus, PeerStatus, PushState, RelayChoice, State, Status};
 
 /// Renders one membership: what it is, its networks, its peers.
 pub(super) fn status(status: &Status) -> String {
     let Status {
         backend,
+        contact,
         host_id,
         interface,
         keys,
@@ -39,34 +42,103 @@ pub(super) fn status(status: &Status) -> String {
         let _ = write!(place, ", port {port}");
     }
     let _ = writeln!(text, "{place}, {}", counted(peers.len(), "peer"));
+    if let Some(contact) = contact {
+        let _ = writeln!(text, "{}", self::contact(contact));
+    }
     if !networks.is_empty() {
-        let mut table = table(["network", "address", "relay gateway", "tags"]);
-        for (name, network) in networks {
-            table.add_row([name.to_string(), addresses(network), relay(network, peers), list(&network.tags)]);
-        }
-        let _ = writeln!(text, "\n{table}");
+        let _ = writeln!(text, "\n{}", self::networks(std::slice::from_ref(status)));
     }
     if !peers.is_empty() {
-        let mut table = table(["peer", "endpoint", "handshake", "received", "sent", "allowed IPs"]);
-        for peer in peers {
-            table.add_row([
-                peer.public_key.to_string(),
-                peer.endpoint.map_or_else(|| "-".to_owned(), |endpoint| endpoint.to_string()),
-                peer.handshake_age.map_or_else(|| "never".to_owned(), |age| format!("{age} s ago")),
-                bytes(peer.rx_bytes),
-                bytes(peer.tx_bytes),
-                shortened(&peer.allowed_ips),
-            ]);
-        }
-        let _ = writeln!(text, "\n{table}");
+        let _ = writeln!(text, "\n{}", self::peers(std::slice::from_ref(status)));
     }
     for remark in remarks {
         let _ = writeln!(text, "note: {remark}");
     }
     if let Some(error) = last_error {
-        let _ = writeln!(text, "last contact failed: {error}");
+        let _ = writeln!(text, "last failure: {}", error.message);
     }
     text
+}
+
+/// Renders an enrollment that did not come to its end yet.
+pub(super) fn enrolling(enrolling: &Enrolling) -> String {
+    let Enrolling { attempts, key, last_error, next_at, server } = enrolling;
+    let key = key.as_ref().map(|key| format!(" with key {key}")).unwrap_or_default();
+    let mut text = format!("{server}: enrolling{key}, {}", counted(*attempts as usize, "attempt"));
+    if let Some(at) = next_at {
+        let _ = write!(text, ", the next in {} s", at.saturating_sub(clock::unix_seconds()));
+    }
+    text.push('\n');
+    if let Some(error) = last_error {
+        let _ = writeln!(text, "last failure: {}", error.message);
+    }
+    text
+}
+
+/// Renders the networks of memberships as a table.
+pub(super) fn networks(memberships: &[Status]) -> String {
+    let mut table = table(["network", "address", "relay gateway", "tags"]);
+    for (name, network) in memberships.iter().flat_map(|status| &status.networks) {
+        table.add_row([name.to_string(), addresses(network), relay(network), list(&network.tags)]);
+    }
+    table.to_string()
+}
+
+/// Renders the peers of memberships as a table.
+pub(super) fn peers(memberships: &[Status]) -> String {
+    let mut table = table(["peer", "endpoint", "handshake", "received", "sent", "allowed IPs"]);
+    for peer in memberships.iter().flat_map(|status| &status.peers) {
+        table.add_row(row(peer));
+    }
+    table.to_string()
+}
+
+fn row(peer: &PeerStatus) -> [String; 6] {
+    [
+        peer.public_key.to_string(),
+        peer.endpoint.map_or_else(|| "-".to_owned(), |endpoint| endpoint.to_string()),
+        peer.handshake_age.map_or_else(|| "never".to_owned(), |age| format!("{age} s ago")),
+        bytes(peer.rx_bytes),
+        bytes(peer.tx_bytes),
+        shortened(&peer.allowed_ips),
+    ]
+}
+
+fn contact(contact: &Contact) -> String {
+    let Contact { last_sync, next, online, push, since, upgrade_requested } = contact;
+    let now = clock::unix_seconds();
+    let mut text = if *online { "server in contact".to_owned() } else { "no contact to the server".to_owned() };
+    let _ = write!(text, " for {} s, ", now.saturating_sub(*since));
+    text.push_str(match push {
+        PushState::Absent => "changes are pulled",
+        PushState::Connected => "changes are pushed",
+        PushState::Disconnected { .. } => "changes are pulled while the broker does not answer",
+    });
+    if let Some(sync) = last_sync {
+        let _ = write!(text, "; last news {} s ago", now.saturating_sub(sync.at));
+    }
+    if let Some(next) = next {
+        let _ = write!(text, "; next in {} s: {}", next.at.saturating_sub(now), next.why);
+    }
+    if *upgrade_requested {
+        text.push_str("\nnote: the server asks for an update of this agent, which is the package manager's to make");
+    }
+    text
+}
+
+/// One line, complete when it is seen: a program may wait for it while this process goes on.
+pub(super) fn print_json(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => print_text(&format!("{text}\n")),
+        Err(error) => tracing::error!(%error, "cannot write the result as JSON"),
+    }
+}
+
+pub(super) fn print_text(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        tracing::debug!(%error, "nobody reads the result");
+    }
 }
 
 /// Renders a duration in whole or tenths of milliseconds.
@@ -93,7 +165,9 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
 fn state(state: State) -> &'static str {
     match state {
         State::Down => "enrolled, interface down",
+        State::Off => "enrolled, switched off",
         State::Pending => "not enrolled yet: a key is being redeemed",
+        State::Revoked => "deleted by the server",
         State::Up => "up",
         State::Waiting => "enrolled, waiting for a network",
     }
@@ -108,7 +182,7 @@ fn addresses(network: &NetworkStatus) -> String {
 }
 
 /// The relay in words; it is in effect while it has a handshake younger than 180 s.
-fn relay(network: &NetworkStatus, peers: &[PeerStatus]) -> String {
+fn relay(network: &NetworkStatus) -> String {
     let Some(relay) = &network.relay else {
         return match network.relay_choice {
             RelayChoice::Automatic => "automatic, none yet".to_owned(),
@@ -116,8 +190,7 @@ fn relay(network: &NetworkStatus, peers: &[PeerStatus]) -> String {
         };
     };
     let name = relay.name.clone().unwrap_or_else(|| relay.node_id.to_string());
-    let age = relay.public_key.and_then(|key| peers.iter().find(|peer| peer.public_key == key)?.handshake_age);
-    if age.is_some_and(|age| age < 180) { name } else { format!("{name} (no handshake yet)") }
+    if network.relay_effective { name } else { format!("{name} (no handshake yet)") }
 }
 
 fn list(tags: &BTreeSet<String>) -> String {

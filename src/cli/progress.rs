@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stderr};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::membership::Stage;
+use crate::model::Stage;
 
 /// Shows the current stage.
 pub(super) struct Progress {

@@ -3,18 +3,13 @@
 use std::process::ExitCode;
 
 use super::{
-    Common, ask,
+    Common,
     failure::Failure,
     hands,
-    join::{print_json, print_text},
-    print,
+    print::{self, print_json, print_text},
+    serving,
 };
-use crate::{
-    config::Flags,
-    ipc::{Answer, Request},
-    membership::{MembershipError, Session},
-    model::Backend,
-};
+use crate::{config::Flags, ipc::Request, membership::Work, model::Server};
 
 /// Check in, pull and apply what changed, once, for every membership.
 #[derive(Debug, clap::Args)]
@@ -22,45 +17,38 @@ pub(super) struct Sync {
     /// Trust this PEM certificate authority alone for the enrollment server
     #[arg(long, env = "ENROLL_AGENT_CA_FILE", value_name = "FILE")]
     ca_file: Option<std::path::PathBuf>,
+    /// The server, if only one is meant
+    #[arg(long, env = "ENROLL_AGENT_SERVER")]
+    server: Option<Server>,
 }
 
 impl Sync {
     pub(super) async fn run(&self, common: &Common) -> Result<ExitCode, Failure> {
         let config = common.config(&Flags { ca_file: self.ca_file.clone(), ..Flags::default() })?;
-        let hands = hands(&config);
-        let servers = hands.store.servers()?;
-        if servers.is_empty() {
-            return Err(MembershipError::NotEnrolled.into());
-        }
-        let mut synced = Vec::new();
-        for server in servers {
-            let Some(membership) = hands.store.load(&server)? else { continue };
-            match ask(&config.runtime_dir, &membership.interface, &Request::Sync).await? {
-                Some(Answer::Failed(failure)) => return Err(Failure::reported(failure)),
-                Some(Answer::Done { .. } | Answer::Joined { .. } | Answer::Status(_)) => synced.push((server, None)),
-                None => {
-                    let mut session = Session::resume(&hands, &server, config.backend).await?;
-                    if session.backend() == Backend::Userspace {
-                        return Err(MembershipError::NotServing(server).into());
-                    }
-                    let round = session.sync().await?;
-                    synced.push((server, Some(round.changes)));
-                }
+        if let Some(mut client) = serving::serving(common, &config).await? {
+            serving::ask(&mut client, &Request::Sync { server: self.server.clone() }).await?;
+            if common.json {
+                print_json(&serde_json::json!({ "synced": true }));
+            } else {
+                print_text("in step\n");
             }
-        }
-        if common.json {
-            let servers: Vec<_> = synced
-                .iter()
-                .map(|(server, changes)| serde_json::json!({ "server": server, "changes": changes }))
-                .collect();
-            print_json(&serde_json::json!({ "synced": servers }));
             return Ok(ExitCode::SUCCESS);
         }
-        for (server, changes) in synced {
-            print_text(&match changes {
-                Some(changes) => format!("in step with {server}, {}\n", print::counted(changes, "change")),
-                None => format!("in step with {server}\n"),
-            });
+        let mut changes = Vec::new();
+        let sync = async |work: &mut Work| {
+            changes.push(work.sync().await?.changes);
+            Ok(())
+        };
+        let servers = serving::each(&hands(&config), &config, self.server.as_ref(), sync).await?;
+        let synced = servers.iter().zip(changes);
+        if common.json {
+            let servers: Vec<_> =
+                synced.map(|(server, changes)| serde_json::json!({ "server": server, "changes": changes })).collect();
+            print_json(&serde_json::json!({ "synced": servers }));
+        } else {
+            for (server, changes) in synced {
+                print_text(&format!("in step with {server}, {}\n", print::counted(changes, "change")));
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -36,6 +36,32 @@ pub struct Flags {
     pub timeout: Option<u32>,
 }
 
+/// Settings of the service.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunFlags {
+    /// Let every user of this machine see the status
+    #[arg(long, env = "ENROLL_AGENT_OPEN_STATUS")]
+    pub open_status: bool,
+    /// Seconds between pulls while the server's broker cannot push, 1 to 120 [default: 120]
+    #[arg(long, env = "ENROLL_AGENT_POLL", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=120))]
+    pub poll: Option<u32>,
+    /// Enroll again with the configured key when the server has deleted this host
+    #[arg(long, env = "ENROLL_AGENT_REENROLL")]
+    pub reenroll: bool,
+    /// Seconds over which a fleet that starts together makes its first contact [default: 3]
+    #[arg(long, env = "ENROLL_AGENT_SPREAD", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(..=86400))]
+    pub spread: Option<u32>,
+}
+
+/// A membership that the service should have, in the configuration file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) flags: Flags,
+    pub(super) key: Option<Secret>,
+    pub(super) key_file: Option<PathBuf>,
+}
+
 /// Where things are.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Places {

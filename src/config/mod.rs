@@ -20,7 +20,8 @@ use directories::ProjectDirs;
 use nix::unistd;
 use zeroize::Zeroizing;
 
-pub use self::flags::{Flags, KeyFlags, Places};
+use self::flags::Wanted;
+pub use self::flags::{Flags, KeyFlags, Places, RunFlags};
 use crate::model::{Backend, InterfaceName, Overrides, Secret, Token, TokenError};
 
 /// Why the settings cannot be used.
@@ -74,44 +75,123 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How long a join may take.
     pub timeout: Duration,
+    /// Settings of the service.
+    pub service: ServiceConfig,
     key: Option<Secret>,
     key_file: Option<PathBuf>,
+    memberships: Vec<Wanted>,
+    /// The configuration file, for messages.
+    path: PathBuf,
+}
+
+/// How the service behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Whether every user of this machine may see the status.
+    pub open_status: bool,
+    /// Time between pulls while nothing is pushed.
+    pub poll: Duration,
+    /// Whether a host that the server deleted enrolls again.
+    pub reenroll: bool,
+    /// Hosts that start together make their first contact within this time.
+    pub spread: Duration,
+}
+
+/// A membership that the configuration asks for.
+#[derive(Clone, Debug)]
+pub struct WantedMembership {
+    /// `None` picks the kernel if it has WireGuard.
+    pub backend: Option<Backend>,
+    /// `None` takes the first free `enrollN`.
+    pub interface: Option<InterfaceName>,
+    /// Its settings.
+    pub overrides: Overrides,
+    /// How long one attempt to join may take.
+    pub timeout: Duration,
+    /// Its key.
+    pub token: Token,
 }
 
 impl Config {
     /// Puts flags, environment, file and defaults together.
     pub fn load(places: &Places, flags: &Flags) -> Result<Self, ConfigError> {
+        Self::for_service(places, flags, &RunFlags::default())
+    }
+
+    /// The same with the settings of the service.
+    pub fn for_service(places: &Places, flags: &Flags, run: &RunFlags) -> Result<Self, ConfigError> {
         let folders = Folders::of_this_process(places)?;
         let path = places.config.clone().unwrap_or(folders.config);
-        let file = read_file(&path, places.config.is_some())?;
-        let File { flags: saved, key, path_of_key: key_file } = file;
-        let endpoint = flags.endpoint.clone().or(saved.endpoint);
-        let listen_port = flags.port.or(saved.port);
-        let wrong = |message: &str| ConfigError::Invalid { path: path.clone(), message: message.to_owned() };
-        let endpoint = match endpoint {
-            Some(text) => Some(parse_endpoint(&text, listen_port).ok_or_else(|| ConfigError::Invalid {
-                path: "--endpoint".into(),
-                message: format!("{text:?} is not IP or IP:PORT"),
-            })?),
-            None => None,
+        let File { flags: saved, key, memberships, path_of_key, run: saved_run } =
+            read_file(&path, places.config.is_some())?;
+        let Shared { backend, interface, overrides, timeout } = shared(flags.clone(), saved, &path)?;
+        let seconds = |given: Option<u32>, saved: Option<u32>, default| {
+            Duration::from_secs(given.or(saved).unwrap_or(default).into())
         };
-        // Saved with the membership, so it has to mean the same from every folder.
-        let ca_file = flags.ca_file.clone().or(saved.ca_file).map(absolute).transpose()?;
-        let mtu = flags.mtu.or(saved.mtu);
-        if mtu.is_some_and(|mtu| !(1280..=9000).contains(&mtu)) {
-            return Err(wrong("mtu must be 1280 to 9000"));
+        let service = ServiceConfig {
+            open_status: run.open_status || saved_run.open_status,
+            poll: seconds(run.poll, saved_run.poll, 120),
+            reenroll: run.reenroll || saved_run.reenroll,
+            spread: seconds(run.spread, saved_run.spread, 3),
+        };
+        if service.poll.is_zero() || service.poll > Duration::from_secs(120) {
+            let message = "poll must be 1 to 120".to_owned();
+            return Err(ConfigError::Invalid { path, message });
         }
-        let timeout = flags.timeout.or(saved.timeout).unwrap_or(120);
         Ok(Self {
-            backend: flags.backend.or(saved.backend),
-            interface: flags.interface.clone().or(saved.interface),
+            backend,
+            interface,
             key,
-            key_file,
-            overrides: Overrides { ca_file, endpoint, listen_port, mtu, name: flags.name.clone().or(saved.name) },
+            key_file: path_of_key,
+            memberships,
+            overrides,
+            path,
             runtime_dir: absolute(folders.runtime)?,
+            service,
             state_dir: absolute(folders.state)?,
-            timeout: Duration::from_secs(timeout.into()),
+            timeout,
         })
+    }
+
+    /// Returns what the service should be enrolled with: the key of this process, and the memberships of the file.
+    ///
+    /// One that cannot be used hinders no other.
+    pub fn wanted(&self, keys: &KeyFlags) -> Vec<Result<WantedMembership, ConfigError>> {
+        let own = self.token(keys).transpose().map(|token| {
+            Ok(WantedMembership {
+                backend: self.backend,
+                interface: self.interface.clone(),
+                overrides: self.overrides.clone(),
+                timeout: self.timeout,
+                token: token?,
+            })
+        });
+        let listed = self.memberships.iter().map(|wanted| {
+            let Wanted { flags, key, key_file } = wanted.clone();
+            let token = match (key, key_file) {
+                (Some(key), None) => key.expose().parse()?,
+                (None, Some(path)) => {
+                    refuse_permissive(&path)?;
+                    read_secret(&path)?.parse()?
+                }
+                (Some(_), Some(_)) | (None, None) => {
+                    let message = "a membership needs either key or key_file".to_owned();
+                    return Err(ConfigError::Invalid { path: self.path.clone(), message });
+                }
+            };
+            // What is not said here holds for all.
+            let Shared { backend, interface, overrides, timeout } = shared(flags, Flags::default(), &self.path)?;
+            let timeout = if wanted.flags.timeout.is_some() { timeout } else { self.timeout };
+            Ok(WantedMembership {
+                backend: backend.or(self.backend),
+                interface,
+                // Two interfaces cannot share a port.
+                overrides: overrides.or(Overrides { listen_port: None, ..self.overrides.clone() }),
+                timeout,
+                token,
+            })
+        });
+        own.into_iter().chain(listed).collect()
     }
 
     /// Finds and parses the enrollment key; `None` when nobody gave one.
@@ -175,9 +255,47 @@ pub fn key_variable() -> Option<Secret> {
     (!value.is_empty()).then(|| Secret::from(value))
 }
 
+/// Returns the device and inode of the journal's socket, if systemd connected our output to it.
+pub fn journal_stream() -> Option<String> {
+    env::var_os("JOURNAL_STREAM")?.into_string().ok()
+}
+
 /// Returns the log filter that the environment asks for.
 pub fn log_filter() -> Option<String> {
     env::var_os("ENROLL_AGENT_LOG")?.into_string().ok()
+}
+
+/// What every membership has.
+struct Shared {
+    backend: Option<Backend>,
+    interface: Option<InterfaceName>,
+    overrides: Overrides,
+    timeout: Duration,
+}
+
+/// Puts settings together: `given` goes before `saved`, which is from the file at `path`.
+fn shared(given: Flags, saved: Flags, path: &Path) -> Result<Shared, ConfigError> {
+    let listen_port = given.port.or(saved.port);
+    let endpoint = match given.endpoint.or(saved.endpoint) {
+        Some(text) => Some(parse_endpoint(&text, listen_port).ok_or_else(|| ConfigError::Invalid {
+            path: "--endpoint".into(),
+            message: format!("{text:?} is not IP or IP:PORT"),
+        })?),
+        None => None,
+    };
+    // Saved with the membership, so it has to mean the same from every folder.
+    let ca_file = given.ca_file.or(saved.ca_file).map(absolute).transpose()?;
+    let mtu = given.mtu.or(saved.mtu);
+    if mtu.is_some_and(|mtu| !(1280..=9000).contains(&mtu)) {
+        let message = "mtu must be 1280 to 9000".to_owned();
+        return Err(ConfigError::Invalid { path: path.to_owned(), message });
+    }
+    Ok(Shared {
+        backend: given.backend.or(saved.backend),
+        interface: given.interface.or(saved.interface),
+        overrides: Overrides { ca_file, endpoint, listen_port, mtu, name: given.name.or(saved.name) },
+        timeout: Duration::from_secs(given.timeout.or(saved.timeout).unwrap_or(120).into()),
+    })
 }
 
 struct Folders {
@@ -214,7 +332,9 @@ impl Folders {
 struct File {
     flags: Flags,
     key: Option<Secret>,
+    memberships: Vec<Wanted>,
     path_of_key: Option<PathBuf>,
+    run: RunFlags,
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf, ConfigError> {
@@ -232,18 +352,39 @@ fn read_file(path: &Path, required: bool) -> Result<File, ConfigError> {
     let wrong = |message: &str| ConfigError::Invalid { path: path.to_owned(), message: message.to_owned() };
     // The parser's own rendering quotes the line, which may hold the key.
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| wrong(error.message()))?;
+    let listed = match table.remove("membership") {
+        None => Vec::new(),
+        Some(toml::Value::Array(listed)) => listed,
+        Some(_) => return Err(wrong("memberships are written as [[membership]]")),
+    };
+    let mut run = toml::Table::new();
+    for name in ["open_status", "poll", "reenroll", "spread"] {
+        run.extend(table.remove(name).map(|value| (name.to_owned(), value)));
+    }
+    let run = run.try_into().map_err(|error: toml::de::Error| wrong(error.message()))?;
+    let Wanted { flags, key, key_file } = wanted(table).map_err(|message| wrong(&message))?;
+    let memberships = listed.into_iter().map(|listed| {
+        let toml::Value::Table(table) = listed else { return Err(wrong("memberships are written as [[membership]]")) };
+        wanted(table).map_err(|message| wrong(&format!("membership: {message}")))
+    });
+    let memberships = memberships.collect::<Result<Vec<_>, _>>()?;
+    if key.is_some() || memberships.iter().any(|wanted| wanted.key.is_some()) {
+        refuse_permissive(path)?;
+    }
+    Ok(File { flags, key, memberships, path_of_key: key_file, run })
+}
+
+/// Reads where a key is and what goes with it.
+fn wanted(mut table: toml::Table) -> Result<Wanted, String> {
     let mut text = |name: &str| match table.remove(name) {
         None => Ok(None),
         Some(toml::Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(wrong(&format!("{name} must be a text"))),
+        Some(_) => Err(format!("{name} must be a text")),
     };
     let key = text("key")?.map(Secret::from);
-    let path_of_key = text("key_file")?.map(PathBuf::from);
-    if key.is_some() {
-        refuse_permissive(path)?;
-    }
-    let flags = table.try_into().map_err(|error: toml::de::Error| wrong(error.message()))?;
-    Ok(File { flags, key, path_of_key })
+    let key_file = text("key_file")?.map(PathBuf::from);
+    let flags = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
+    Ok(Wanted { flags, key, key_file })
 }
 
 /// A key that the group or everybody can read is not a secret.
@@ -331,7 +472,7 @@ mod tests {
 
         let file = read_file(&path, true).unwrap();
 
-        assert_eq!(settings.len(), 9);
+        assert_eq!(settings.len(), 13);
         assert_eq!(file.flags.port, NonZeroU16::new(51821));
         assert!(file.path_of_key.is_some());
     }

@@ -15,7 +15,7 @@ use crate::{
 /// It always is the complete one: a field left out would be cleared on the server (protocol page, "Check-in").
 pub fn host(membership: &Membership, facts: &Facts, listen_port: NonZeroU16) -> wire::Host {
     let Membership { identity, interface, policy, .. } = membership;
-    let Identity { host_id, mac: Mac(mac), password, private_key, traffic } = identity;
+    let Identity { former_key: _, host_id, mac: Mac(mac), next_key: _, password, private_key: _, traffic } = identity;
     let assigned_mtu = membership.enrolled().and_then(|enrolled| enrolled.assignment.mtu);
     let public_port = policy.endpoint.map(|endpoint| endpoint.port()).filter(|port| *port != 0);
     let ip = policy.endpoint.map(|endpoint| endpoint.ip());
@@ -38,9 +38,10 @@ pub fn host(membership: &Membership, facts: &Facts, listen_port: NonZeroU16) -> 
         kernel_version: facts.kernel_version.clone(),
         interface: interface.to_string(),
         listen_port: listen_port.get().into(),
-        public_listen_port: public_port.unwrap_or(listen_port.get()).into(),
+        // Zero is the listen port, also when the server moves that one.
+        public_listen_port: public_port.unwrap_or(0).into(),
         mtu: policy.mtu.or(assigned_mtu).unwrap_or(DEFAULT_MTU).into(),
-        public_key: private_key.public_key().into(),
+        public_key: identity.announced_key().into(),
         mac_address: mac.as_slice().into(),
         traffic_key_public: seal::gob::encode(&traffic.private_key.public_key().0, Some(&traffic.name))
             .as_slice()
@@ -118,7 +119,7 @@ mod tests {
         assert_eq!(sent["nodes"], serde_json::Value::Null);
         assert_eq!((sent["isdefault"].as_bool(), sent["isstatic"].as_bool()), (Some(false), Some(false)));
         assert_eq!((sent["endpointip"].as_str(), sent["nat_type"].as_str()), (Some(""), Some("behind_nat")));
-        assert_eq!((sent["listenport"].as_u64(), sent["wg_public_listen_port"].as_u64()), (Some(51821), Some(51821)));
+        assert_eq!((sent["listenport"].as_u64(), sent["wg_public_listen_port"].as_u64()), (Some(51821), Some(0)));
         assert_eq!(sent["version"], "v1.5.1");
         assert!(sent["location"].as_str().is_some_and(|text| !text.is_empty()));
         for absent in ["created_at", "updated_at", "turn_endpoint", "privatekey", "traffickeyprivate"] {
@@ -176,6 +177,7 @@ mod tests {
             policy,
             sent: std::collections::BTreeSet::new(),
             server: "api.example.net".parse().unwrap(),
+            switch: crate::model::Switch::On,
         }
     }
 }

@@ -7,13 +7,18 @@ pub mod protocol {}
 mod assignment;
 mod document;
 mod failure;
+mod push;
 mod rest;
 pub mod seal;
 mod trust;
 pub mod wire;
 
-pub use assignment::{AssignmentError, ServerFacts, assignment, name_relays, network_names, server_facts};
+pub use assignment::{
+    AssignmentError, PushedPeers, ServerFacts, assignment, host_key, name_relays, network_names, pushed_peers,
+    server_facts,
+};
 pub use document::{check_in, host, inadmissible_host, update_host};
 pub use failure::{Advice, CertificateProblem, Garbled, Refusal, RestError};
+pub use push::{Access, Push, PushError, Pushed};
 pub use rest::{Freshness, Registered, Rest};
 pub use trust::{TrustError, client_config};

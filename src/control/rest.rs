@@ -28,6 +28,7 @@ pub struct Rest {
     /// Where the first answer came from.
     remote: OnceLock<IpAddr>,
     server: Server,
+    tls: Arc<ClientConfig>,
 }
 
 /// What the server answered to a registration.
@@ -54,17 +55,19 @@ impl Rest {
     /// # Errors
     /// [`RestError::Setup`] if the HTTP client cannot be made.
     pub fn new(server: Server, tls: &Arc<ClientConfig>) -> Result<Self, RestError> {
-        let client = Client::builder()
-            .tls_backend_preconfigured(ClientConfig::clone(tls))
-            .https_only(true)
-            .http1_only()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .user_agent(concat!("enroll-agent/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|source| RestError::Setup { source: source.without_url() })?;
-        Ok(Self { client, jwt: None, remote: OnceLock::new(), server })
+        let client = client(tls)?;
+        Ok(Self { client, jwt: None, remote: OnceLock::new(), server, tls: Arc::clone(tls) })
+    }
+
+    /// Whom this conversation trusts.
+    pub fn tls(&self) -> &Arc<ClientConfig> {
+        &self.tls
+    }
+
+    /// Gives up connections that may be dead since this machine moved; what was proven holds on.
+    pub fn reconnect(&mut self) -> Result<(), RestError> {
+        self.client = client(&self.tls)?;
+        Ok(())
     }
 
     /// The server this conversation is with.
@@ -236,6 +239,20 @@ impl Rest {
     }
 }
 
+fn client(tls: &ClientConfig) -> Result<Client, RestError> {
+    Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .https_only(true)
+        .http1_only()
+        .redirect(redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .user_agent(concat!("enroll-agent/", env!("CARGO_PKG_VERSION")))
+        .pool_idle_timeout(IDLE_CONNECTION)
+        .build()
+        .map_err(|source| RestError::Setup { source: source.without_url() })
+}
+
 /// Adds a JSON body without reqwest's own serialiser, whose error would carry the URL.
 trait JsonBody: Sized {
     fn json_body(self, body: &impl Serialize) -> Result<Self, RestError>;
@@ -252,6 +269,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The real client's own limit (protocol page, "Generic response bodies").
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longer than the time between two check-ins: one connection is enough for all.
+const IDLE_CONNECTION: Duration = Duration::from_secs(180);
 
 /// A pull of 10,000 peers is about 6 MiB.
 const MAX_BODY: usize = 16 << 20;

@@ -6,7 +6,7 @@
 //! `Debug` and error texts hold keys, so neither is ever shown.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
     num::NonZeroU16,
@@ -28,18 +28,18 @@ use crate::{
 /// A WireGuard interface of the kernel; it outlives this process.
 #[derive(Debug)]
 pub struct Kernel {
+    /// Public halves of the keys that make an existing interface ours.
+    keys: BTreeSet<PublicKey>,
     name: InterfaceName,
     netlink: Netlink,
-    /// The public half of the key that makes an existing interface ours.
-    public_key: PublicKey,
 }
 
 impl Kernel {
     /// Opens the interface called `name`; makes none yet. Must be called within a tokio runtime.
     ///
-    /// An existing interface is ours if it is WireGuard and has the key of `public_key`, or no key and no peers.
-    pub fn new(name: InterfaceName, public_key: PublicKey) -> Result<Self, LinkError> {
-        Ok(Self { name, netlink: Netlink::open()?, public_key })
+    /// An existing interface is ours if it is WireGuard and has one of `keys`, or no key and no peers.
+    pub fn new(name: InterfaceName, keys: BTreeSet<PublicKey>) -> Result<Self, LinkError> {
+        Ok(Self { keys, name, netlink: Netlink::open()? })
     }
 
     async fn find(&self) -> Result<Option<Found>, LinkError> {
@@ -52,7 +52,7 @@ impl Kernel {
     async fn configure(&mut self, changes: &[Change]) -> Result<(), LinkError> {
         for change in changes {
             if let Change::SetPrivateKey(key) = change {
-                self.public_key = key.public_key();
+                self.keys.insert(key.public_key());
             }
         }
         let update = update(changes);
@@ -90,7 +90,7 @@ impl Link for Kernel {
         };
         let private_key = take_key(&mut reported.private_key);
         let ours = match &private_key {
-            Some(key) => key.public_key() == self.public_key,
+            Some(key) => self.keys.contains(&key.public_key()),
             None => reported.peers.is_empty(),
         };
         if !ours {

@@ -3,6 +3,7 @@
 //! Three implementations behave alike: [`Kernel`] (WireGuard in the kernel), [`Userspace`] (an embedded data plane in
 //! this process) and [`Memory`] (for tests and `--dry-run`). One suite, `tests/link.rs`, runs on each.
 
+mod events;
 mod kernel;
 mod memory;
 mod netlink;
@@ -15,7 +16,12 @@ use std::{collections::BTreeSet, future::Future, io};
 use tracing::debug;
 
 use self::netlink::Netlink;
-pub use self::{kernel::Kernel, memory::Memory, userspace::Userspace};
+pub use self::{
+    events::{Events, HostChange},
+    kernel::Kernel,
+    memory::Memory,
+    userspace::Userspace,
+};
 use crate::{
     model::{Backend, InterfaceName, Observation, PublicKey},
     plan::Change,
@@ -138,14 +144,15 @@ pub async fn choose(forced: Option<Backend>) -> Result<Backend, LinkError> {
     Ok(forced.unwrap_or(Backend::Kernel))
 }
 
-/// Opens the link called `name`; makes no interface yet. `public_key` tells our kernel interface from another's.
+/// Opens the link called `name`; makes no interface yet. `keys` are the public keys that tell our kernel interface
+/// from another's.
 /// Must be called within a tokio runtime, which the link then belongs to.
 ///
 /// # Errors
 /// [`LinkError::Failed`] if the system has no netlink or no threads for us.
-pub fn open(backend: Backend, name: InterfaceName, public_key: PublicKey) -> Result<AnyLink, LinkError> {
+pub fn open(backend: Backend, name: InterfaceName, keys: BTreeSet<PublicKey>) -> Result<AnyLink, LinkError> {
     match backend {
-        Backend::Kernel => Kernel::new(name, public_key).map(AnyLink::Kernel),
+        Backend::Kernel => Kernel::new(name, keys).map(AnyLink::Kernel),
         Backend::Userspace => Userspace::new(name).map(AnyLink::Userspace),
     }
 }

@@ -196,7 +196,7 @@ impl Netlink {
         Ok(())
     }
 
-    async fn request(&self, message: Message, flags: u16) -> io::Result<Vec<Message>> {
+    pub(super) async fn request(&self, message: Message, flags: u16) -> io::Result<Vec<Message>> {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = flags;
         let mut answers = self.0.request(request, SocketAddr::new(0, 0)).map_err(io::Error::other)?;

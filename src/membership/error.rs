@@ -3,9 +3,9 @@
 use std::{io, num::NonZeroU16, time::Duration};
 
 use crate::{
-    control::{AssignmentError, Refusal, RestError, TrustError},
+    control::{Advice, AssignmentError, PushError, Refusal, RestError, TrustError},
     link::LinkError,
-    model::{NetworkName, Server},
+    model::{Class, ErrorReport, NetworkName, Server},
     store::StoreError,
 };
 
@@ -50,6 +50,9 @@ pub enum MembershipError {
     /// The user asked to stop before it was done.
     #[error("stopped before it was done")]
     Stopped,
+    /// The server's broker cannot be used.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// There is no membership to work on.
     #[error("this host is not enrolled")]
     NotEnrolled,
@@ -83,6 +86,9 @@ pub enum MembershipError {
     /// State could not be read or kept.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The owner took the interface down.
+    #[error("the interface of the membership with {0} is switched off")]
+    SwitchedOff(Server),
     /// The deadline passed before the server had answered.
     #[error("{server} did not take this host in within {} s{}", waited.as_secs(), sent(*attempts))]
     TimedOut {
@@ -93,6 +99,9 @@ pub enum MembershipError {
         /// How long the agent waited.
         waited: Duration,
     },
+    /// The server did not take over a new WireGuard key; the old one stays in force.
+    #[error("{0} does not confirm this host's new WireGuard key")]
+    Unconfirmed(Server),
     /// TLS could not be set up.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -107,6 +116,59 @@ pub enum MembershipError {
         #[source]
         source: Option<RestError>,
     },
+}
+
+impl MembershipError {
+    /// Returns what kind of failure this is.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Assignment { .. } | Self::Host { .. } | Self::PortTaken(_) | Self::Push(_) | Self::Stopped => {
+                Class::Other
+            }
+            Self::Deleted(_)
+            | Self::NotEnrolled
+            | Self::NotInNetwork(_)
+            | Self::NotServing(_)
+            | Self::SwitchedOff(_) => Class::NotEnrolled,
+            Self::Link(error) => match error {
+                LinkError::Denied { .. } => Class::Denied,
+                LinkError::Taken(_) => Class::Foreign,
+                LinkError::Absent | LinkError::Failed { .. } | LinkError::NoTun => Class::Other,
+            },
+            Self::NoNetworks { .. } => Class::Waiting,
+            Self::Proof(_) | Self::Refused { refusal: Refusal::Proof, .. } => Class::Foreign,
+            Self::Refused { .. } => Class::Refused,
+            Self::Rest(error) => match error.advice() {
+                Advice::RetryAfter(_) => Class::Temporary,
+                Advice::Denied => Class::Foreign,
+                Advice::Gone => Class::NotEnrolled,
+                Advice::Broken => Class::Other,
+            },
+            Self::Several => Class::Usage,
+            Self::Store(StoreError::Read { source, .. } | StoreError::Write { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Class::Denied
+            }
+            Self::Store(_) => Class::Other,
+            Self::TimedOut { .. } | Self::Unclear { .. } | Self::Unconfirmed(_) => Class::Temporary,
+            Self::Trust(_) => Class::Configuration,
+        }
+    }
+
+    /// How long the server asked to wait; `None` when it did not.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let Self::Rest(error) = self else { return None };
+        match error.advice() {
+            Advice::RetryAfter(after) => after,
+            Advice::Broken | Advice::Denied | Advice::Gone => None,
+        }
+    }
+
+    /// Writes it down as what happened at `at`, in seconds since 1970.
+    pub fn report(&self, at: u64) -> ErrorReport {
+        ErrorReport { at, class: self.class(), message: describe(self) }
+    }
 }
 
 /// Renders an error with its causes, once each.

@@ -1,9 +1,10 @@
 //! What can be told of a membership without working on it.
 
-use super::{MembershipError, Tunnel, error::describe};
+use super::{MembershipError, Tunnel};
 use crate::{
+    daemon::clock,
     link,
-    model::{Backend, Membership, Server, Status},
+    model::{Backend, Membership, Server, State, Status},
     plan,
     store::Store,
 };
@@ -14,15 +15,18 @@ use crate::{
 /// [`MembershipError::Store`] if the state cannot be read.
 pub async fn status(store: &Store, server: &Server) -> Result<Option<Status>, MembershipError> {
     let Some(membership) = store.load(server)? else { return Ok(None) };
-    let observed = match Tunnel::open(Backend::Kernel, &membership) {
-        Ok(mut tunnel) => tunnel.observe().await,
-        Err(error) => Err(error),
-    };
-    let (have, error) = match observed {
-        Ok(have) => (have, None),
-        Err(error) => (None, Some(describe(&error))),
-    };
-    Ok(Some(plan::summarize(&membership, have.as_ref(), Some(Backend::Kernel), error)))
+    let mut tunnel = Tunnel::open(Backend::Kernel, &membership)?;
+    let error = tunnel.observe().await.err().map(|error| error.report(clock::unix_seconds()));
+    Ok(Some(plan::summarize(&membership, tunnel.last(), Some(Backend::Kernel), error)))
+}
+
+/// Summarizes a membership that the server deleted; `None` if there is none.
+///
+/// # Errors
+/// [`MembershipError::Store`] if the state cannot be read.
+pub fn deleted(store: &Store, server: &Server) -> Result<Option<Status>, MembershipError> {
+    let Some(membership) = store.load_aside(server)? else { return Ok(None) };
+    Ok(Some(Status { state: State::Revoked, ..plan::summarize(&membership, None, None, None) }))
 }
 
 /// Chooses who carries the interface of a membership: whoever does already, else by what this machine can do.

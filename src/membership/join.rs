@@ -15,19 +15,21 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::{sleep, timeout_at};
 
 use super::{
-    Hands, MembershipError, Session, glance,
+    Hands, MembershipError, Work, glance,
     redeem::Redeemed,
     tunnel::{self, free_interface, listen_port},
-    watch::{Stage, Watch},
+    watch::Watch,
 };
 use crate::{
     control::{Advice, Freshness},
     daemon::clock,
     link,
     model::{
-        Backend, Identity, InterfaceName, Membership, NetworkName, Overrides, Phase, Policy, Redeeming, Server, Token,
+        Backend, Identity, InterfaceName, Membership, NetworkName, Overrides, Phase, Policy, Redeeming, Server, Stage,
+        Switch, Token,
     },
     plan::{self, Joining, Verdict},
+    store::Lock,
 };
 
 /// What the user asked for.
@@ -39,9 +41,11 @@ pub struct JoinRequest {
     pub interface: Option<InterfaceName>,
     /// Settings given now.
     pub overrides: Overrides,
+    /// The server to go on with when there is no key; `None` is the only one there is.
+    pub server: Option<Server>,
     /// How long all of it may take.
     pub timeout: Duration,
-    /// The key; `None` goes on with the only membership there is.
+    /// The key; `None` goes on with a membership that is there.
     pub token: Option<Token>,
 }
 
@@ -58,6 +62,18 @@ pub enum Greeting {
     Offline,
 }
 
+impl Greeting {
+    /// In one word, for programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Again => "already-enrolled",
+            Self::Further => "further-key-redeemed",
+            Self::New => "enrolled",
+            Self::Offline => "already-enrolled-offline",
+        }
+    }
+}
+
 /// A host in its networks.
 #[derive(Debug)]
 pub struct Joined {
@@ -66,7 +82,7 @@ pub struct Joined {
     /// How the server took us in.
     pub greeting: Greeting,
     /// Everything needed to stay in step.
-    pub session: Session,
+    pub work: Work,
     /// How long each stage took, in order of their first appearance.
     pub timings: Vec<(Stage, Duration)>,
 }
@@ -82,40 +98,40 @@ pub async fn join(
 ) -> Result<Joined, MembershipError> {
     let mut watch = Watch::new(report);
     watch.enter(Stage::Prepare);
-    let (mut session, mut greeting) = prepare(hands, request).await?;
+    let (mut work, mut greeting) = prepare(hands, request).await?;
     let result = tokio::select! {
-        result = story(&mut session, greeting, request.timeout, &mut watch) => result,
+        result = story(&mut work, greeting, request.timeout, &mut watch) => result,
         () = stop => Err(MembershipError::Stopped),
     };
     let failure = match result {
         Ok(()) => None,
         // What was up before stays up, whatever the server says now.
-        Err(error) if is_up(&session, greeting) && !matches!(error, MembershipError::Stopped) => {
+        Err(error) if is_up(&work, greeting) && !matches!(error, MembershipError::Stopped) => {
             greeting = Greeting::Offline;
-            session.note_failure(&error);
+            work.note_failure(&error);
             Some(error)
         }
         Err(error) => {
-            if session.membership.enrolled().is_none()
-                && let Err(failure) = session.take_down().await
+            if work.membership.enrolled().is_none()
+                && let Err(failure) = work.take_down().await
             {
                 tracing::warn!(error = %failure, "an unfinished interface stays");
             }
             return Err(error);
         }
     };
-    Ok(Joined { failure, greeting, session, timings: watch.finish() })
+    Ok(Joined { failure, greeting, work, timings: watch.finish() })
 }
 
 /// Whether the interface carries what was assigned before this join.
-fn is_up(session: &Session, greeting: Greeting) -> bool {
+fn is_up(work: &Work, greeting: Greeting) -> bool {
     greeting == Greeting::Again
-        && session.membership.enrolled().is_some_and(|enrolled| !enrolled.assignment.nodes.is_empty())
+        && work.membership.enrolled().is_some_and(|enrolled| !enrolled.assignment.nodes.is_empty())
 }
 
 /// What the server has its part in.
 async fn story(
-    session: &mut Session,
+    work: &mut Work,
     greeting: Greeting,
     timeout: Duration,
     watch: &mut Watch<'_>,
@@ -123,21 +139,21 @@ async fn story(
     let deadline = clock::now() + timeout;
     // A host with a saved assignment is up: nobody has to wait for a server in trouble.
     let patience = if greeting == Greeting::Again { clock::now() } else { deadline };
-    let expected = match timeout_at(deadline.into(), enter(session, greeting, patience, watch)).await {
+    let expected = match timeout_at(deadline.into(), enter(work, greeting, patience, watch)).await {
         Ok(entered) => entered?,
-        Err(_) => return Err(timed_out(session, timeout)),
+        Err(_) => return Err(timed_out(work, timeout)),
     };
-    let complete = await_networks(session, expected, deadline, patience, watch).await?;
-    session.name_relays().await;
+    let complete = await_networks(work, expected, deadline, patience, watch).await?;
+    work.name_relays().await;
     if complete {
         return Ok(());
     }
-    Err(MembershipError::NoNetworks { server: session.membership.server.clone(), waited: timeout })
+    Err(MembershipError::NoNetworks { server: work.membership.server.clone(), waited: timeout })
 }
 
 /// Redeems and authenticates; returns the networks to wait for, as far as they are known.
 async fn enter(
-    session: &mut Session,
+    work: &mut Work,
     greeting: Greeting,
     patience: Instant,
     watch: &mut Watch<'_>,
@@ -146,22 +162,22 @@ async fn enter(
         Greeting::Again | Greeting::Offline => Redeemed::Earlier,
         Greeting::Further | Greeting::New => {
             watch.enter(Stage::Redeem);
-            let have = session.tunnel.observe().await?;
-            let port = listen_port(&session.membership, have.as_ref())?;
-            let redeemed = session.redeem(port).await?;
-            session.redeemed = true;
+            let have = work.tunnel.observe().await?;
+            let port = listen_port(&work.membership, have)?;
+            let redeemed = work.redeem(port).await?;
+            work.redeemed = true;
             redeemed
         }
     };
     watch.enter(Stage::Authenticate);
-    persist(patience, async || session.authenticate().await).await?;
-    let known: BTreeSet<_> = session.assignment().nodes.into_keys().collect();
+    persist(patience, async || work.authenticate().await).await?;
+    let known: BTreeSet<_> = work.assignment().nodes.into_keys().collect();
     match redeemed {
         Redeemed::Just { networks } => return Ok(networks),
         Redeemed::Earlier => {}
     }
     // A server that did not hear of us for an hour forgets our peers (protocol page, "Peer list").
-    persist(patience, async || session.check_in().await).await?;
+    persist(patience, async || work.check_in().await).await?;
     // Of a key that spends nothing nothing new is awaited.
     Ok(Some(known).filter(|known| greeting == Greeting::Again && !known.is_empty()))
 }
@@ -188,39 +204,40 @@ async fn persist<T>(
     }
 }
 
-fn timed_out(session: &Session, waited: Duration) -> MembershipError {
-    MembershipError::TimedOut { attempts: session.attempts(), server: session.membership.server.clone(), waited }
+fn timed_out(work: &Work, waited: Duration) -> MembershipError {
+    MembershipError::TimedOut { attempts: work.attempts(), server: work.membership.server.clone(), waited }
 }
 
 /// Opens the membership for a rehearsal; returns it and whether the host is enrolled with the key at hand.
-pub(super) async fn ready(hands: &Hands, request: &JoinRequest) -> Result<(Session, bool), MembershipError> {
-    let (session, greeting, _) = open(hands, request).await?;
-    Ok((session, greeting == Greeting::Again))
+pub(super) async fn ready(hands: &Hands, request: &JoinRequest) -> Result<(Work, bool), MembershipError> {
+    let (work, greeting, _) = open(hands, request).await?;
+    Ok((work, greeting == Greeting::Again))
 }
 
 /// Makes everything ready that needs no server, so that whatever this machine lacks is found before a key is spent.
-async fn prepare(hands: &Hands, request: &JoinRequest) -> Result<(Session, Greeting), MembershipError> {
-    let (mut session, greeting, before) = open(hands, request).await?;
-    let have = session.tunnel.observe().await?;
-    tunnel::refuse_taken_port(&session.membership, have.as_ref())?;
-    if session.has_new_settings && session.membership.enrolled().is_some() {
-        session.save()?;
+async fn prepare(hands: &Hands, request: &JoinRequest) -> Result<(Work, Greeting), MembershipError> {
+    let (mut work, greeting, before) = open(hands, request).await?;
+    let have = work.tunnel.observe().await?;
+    tunnel::refuse_taken_port(&work.membership, have)?;
+    if work.has_new_settings && work.membership.enrolled().is_some() {
+        work.save()?;
     }
-    if let Some(before) = before.filter(|before| *before != session.membership.interface) {
-        session.abandon(before).await?;
+    if let Some(before) = before.filter(|before| *before != work.membership.interface) {
+        work.abandon(before).await?;
     }
-    session.bring_up().await?;
-    Ok((session, greeting))
+    work.bring_up().await?;
+    Ok((work, greeting))
 }
 
 /// Opens what a join works on: membership, backend and interface, and the name the interface had before.
 async fn open(
     hands: &Hands,
     request: &JoinRequest,
-) -> Result<(Session, Greeting, Option<InterfaceName>), MembershipError> {
-    let server = match &request.token {
-        Some(token) => token.server().clone(),
-        None => hands.only_server()?,
+) -> Result<(Work, Greeting, Option<InterfaceName>), MembershipError> {
+    let server = match (&request.token, &request.server) {
+        (Some(token), _) => token.server().clone(),
+        (None, Some(server)) => server.clone(),
+        (None, None) => hands.only_server()?,
     };
     let lock = hands.store.lock(&server)?;
     let saved = hands.store.load(&server)?;
@@ -230,26 +247,30 @@ async fn open(
         None if hands.store.is_set_aside(&server) => return Err(MembershipError::Deleted(server)),
         None => {
             let token = request.token.as_ref().ok_or(MembershipError::NotEnrolled)?;
-            naming = Some(hands.store.lock_names()?);
+            naming = Some(lock_names(hands).await?);
             let interface = choose_interface(hands, request, &server).await?;
             (found(token, interface, request)?, Greeting::New)
         }
     };
     let backend = glance::choose(request.backend, &membership).await?;
     let before = saved.as_ref().map(|membership| membership.interface.clone());
-    let has_new_settings =
-        saved.is_some_and(|saved| saved.policy != membership.policy || saved.interface != membership.interface);
-    let mut session = Session::new(hands.clone(), lock, membership, backend)?;
-    session.naming = naming;
-    session.has_new_settings = has_new_settings;
+    let has_new_settings = saved.is_some_and(|saved| {
+        saved.policy != membership.policy
+            || saved.interface != membership.interface
+            || saved.switch != membership.switch
+    });
+    let mut work = Work::new(hands.clone(), lock, membership, backend)?;
+    work.naming = naming;
+    work.has_new_settings = has_new_settings;
     // An interface of somebody else is found here.
-    session.tunnel.observe().await?;
-    Ok((session, greeting, before))
+    work.tunnel.observe().await?;
+    Ok((work, greeting, before))
 }
 
 /// Goes on with a saved membership: the identity stays whatever key is shown.
 fn resume(mut membership: Membership, request: &JoinRequest) -> (Membership, Greeting) {
     membership.policy = request.overrides.over(membership.policy);
+    membership.switch = Switch::On;
     if let Some(interface) = &request.interface {
         membership.interface = interface.clone();
     }
@@ -290,7 +311,17 @@ fn found(token: &Token, interface: InterfaceName, request: &JoinRequest) -> Resu
         policy: request.overrides.over(Policy::default()),
         sent: BTreeSet::new(),
         server: token.server().clone(),
+        switch: Switch::On,
     })
+}
+
+/// Waits its turn to choose a name, without holding up those who have it.
+async fn lock_names(hands: &Hands) -> Result<Lock, MembershipError> {
+    let store = hands.store.clone();
+    match tokio::task::spawn_blocking(move || store.lock_names()).await {
+        Ok(lock) => Ok(lock?),
+        Err(_) => Err(MembershipError::Stopped),
+    }
 }
 
 async fn choose_interface(
@@ -312,14 +343,17 @@ async fn choose_interface(
 ///
 /// # Errors
 /// Those of a join; the membership goes on as it was.
-pub(super) async fn further(session: &mut Session, token: &Token) -> Result<Greeting, MembershipError> {
-    if session.take_up(token) {
+pub(super) async fn further(
+    work: &mut Work,
+    token: &Token,
+    report: &mut (dyn FnMut(Stage) + Send),
+) -> Result<Greeting, MembershipError> {
+    if work.take_up(token) {
         return Ok(Greeting::Again);
     }
-    let mut report = |_| {};
-    let mut watch = Watch::new(&mut report);
-    let told = story(session, Greeting::Further, SERVED_TIMEOUT, &mut watch).await;
-    session.redeemed = false;
+    let mut watch = Watch::new(report);
+    let told = story(work, Greeting::Further, SERVED_TIMEOUT, &mut watch).await;
+    work.redeemed = false;
     told.map(|()| Greeting::Further)
 }
 
@@ -327,7 +361,7 @@ pub(super) async fn further(session: &mut Session, token: &Token) -> Result<Gree
 ///
 /// Returns whether any network was assigned by the deadline.
 async fn await_networks(
-    session: &mut Session,
+    work: &mut Work,
     expected: Option<BTreeSet<NetworkName>>,
     deadline: Instant,
     patience: Instant,
@@ -338,15 +372,15 @@ async fn await_networks(
     let started = clock::now();
     loop {
         watch.enter(Stage::Networks);
-        let pulled = timeout_at(deadline.into(), persist(patience, async || session.pull(freshness).await)).await;
+        let pulled = timeout_at(deadline.into(), persist(patience, async || work.pull(freshness).await)).await;
         let Ok(pulled) = pulled else {
-            return Err(timed_out(session, clock::now().saturating_duration_since(started)));
+            return Err(timed_out(work, clock::now().saturating_duration_since(started)));
         };
         let assignment = pulled?;
         if !assignment.nodes.is_empty() {
             watch.enter(Stage::Interface);
-            let changes = session.apply(&assignment).await?;
-            session.tell_port(&assignment, changes).await?;
+            let changes = work.apply(&assignment).await?;
+            work.tell_port(&assignment, changes).await?;
         }
         let wait = match joining.judge(&assignment, clock::now()) {
             Verdict::Again(wait) => {
@@ -362,7 +396,7 @@ async fn await_networks(
         let Some(wait) = wait.filter(|wait| clock::now() + *wait < deadline) else {
             watch.enter(Stage::Save);
             let complete = !assignment.nodes.is_empty();
-            session.keep(assignment)?;
+            work.keep(assignment)?;
             return Ok(complete);
         };
         watch.enter(Stage::Networks);

@@ -2,10 +2,11 @@
 
 use uuid::Uuid;
 
-use super::{Hands, MembershipError, Session, error::describe};
+use super::{Hands, MembershipError, Work, error::describe};
 use crate::{
-    control::{Advice, Freshness},
+    control::Advice,
     model::{Backend, NetworkName, Server},
+    plan::Peers,
 };
 
 /// How leaving went.
@@ -15,7 +16,7 @@ pub struct Farewell {
     pub failures: Vec<(&'static str, MembershipError)>,
 }
 
-impl Session {
+impl Work {
     /// Deletes a node of this host; one that is gone already is what was wanted.
     pub(super) async fn delete_node(&mut self, network: &NetworkName, node_id: Uuid) -> Result<(), MembershipError> {
         match self.call(async |rest| rest.leave_network(network, node_id).await).await {
@@ -39,7 +40,7 @@ impl Session {
             return Err(MembershipError::NotInNetwork(network.clone()));
         };
         self.delete_node(network, node_id).await?;
-        self.round(Freshness::Recomputed).await.map(|_| ())
+        self.round(Peers::Recomputed).await.map(|_| ())
     }
 
     /// Leaves the server: deletes the host there, then the interface, then the state.
@@ -75,9 +76,9 @@ pub async fn leave(
     let lock = hands.store.lock(server)?;
     let membership = hands.store.load(server)?.ok_or(MembershipError::NotEnrolled)?;
     // A userspace interface ended with its process; what is left to remove can only be the kernel's.
-    let mut session = Session::new(hands.clone(), lock, membership, backend.unwrap_or(Backend::Kernel))?;
+    let mut work = Work::new(hands.clone(), lock, membership, backend.unwrap_or(Backend::Kernel))?;
     match network {
-        None => Ok(session.leave_server().await),
-        Some(network) => session.leave_network(network).await.map(|()| Farewell::default()),
+        None => Ok(work.leave_server().await),
+        Some(network) => work.leave_network(network).await.map(|()| Farewell::default()),
     }
 }

@@ -6,22 +6,23 @@ mod error;
 mod glance;
 mod join;
 mod leave;
+mod push;
 mod redeem;
 mod rehearse;
-mod session;
+mod rotate;
 mod tunnel;
 mod watch;
+mod work;
 
 use std::path::PathBuf;
 
 pub use error::{MembershipError, describe};
-pub use glance::status;
+pub use glance::{deleted, status};
 pub use join::{Greeting, JoinRequest, Joined, join};
 pub use leave::{Farewell, leave};
 pub use rehearse::{Rehearsal, Spending, rehearse};
-pub use session::{News, Round, Session};
 pub use tunnel::Tunnel;
-pub use watch::Stage;
+pub use work::{News, Round, Work};
 
 use crate::{
     control::{Rest, client_config},

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, num::NonZeroU16, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{MembershipError, OWN_PREFIX, Session};
+use super::{MembershipError, OWN_PREFIX, Work};
 use crate::{
     control::{self, Advice, Freshness, Registered},
     daemon::clock,
@@ -30,7 +30,7 @@ pub(super) enum Redeemed {
     },
 }
 
-impl Session {
+impl Work {
     /// Redeems the key that the membership is saved with.
     ///
     /// # Errors

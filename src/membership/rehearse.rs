@@ -41,29 +41,29 @@ pub enum Spending {
 /// Those of a join, as far as they can be known beforehand; [`MembershipError::Refused`] if the server does not know
 /// the key.
 pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal, MembershipError> {
-    let (mut session, enrolled) = join::ready(hands, request).await?;
-    let backend = session.backend();
-    let interface = session.membership.interface.clone();
-    let server = session.membership.server.clone();
+    let (mut work, enrolled) = join::ready(hands, request).await?;
+    let backend = work.backend();
+    let interface = work.membership.interface.clone();
+    let server = work.membership.server.clone();
     if !enrolled {
         if let Some(token) = &request.token {
-            probe(hands, &session.membership, token).await?;
+            probe(hands, &work.membership, token).await?;
         }
         return Ok(Rehearsal { backend, changes: Vec::new(), interface, spends: Spending::Key, server, status: None });
     }
-    session.authenticate().await?;
-    let assignment = session.pull(Freshness::Cached).await?;
-    let have = session.tunnel.observe().await?;
+    work.authenticate().await?;
+    let assignment = work.pull(Freshness::Cached).await?;
+    let have = work.tunnel.observe().await?.cloned();
     let changes = tunnel::changes(
-        &session.membership,
+        &work.membership,
         &assignment,
         have.as_ref(),
-        &tunnel::surroundings(&session.membership, session.rest.remote()),
+        &tunnel::surroundings(&work.membership, work.rest.remote()),
     );
     let mut imagined = Memory::with(have);
     imagined.apply(&changes).await?;
     let after = imagined.observe().await?;
-    let membership = session.imagine(assignment);
+    let membership = work.imagine(assignment);
     let status = plan::summarize(&membership, after.as_ref(), Some(backend), None);
     Ok(Rehearsal { backend, changes, interface, spends: Spending::Nothing, server, status: Some(status) })
 }

@@ -17,16 +17,17 @@ pub struct Tunnel {
     backend: Backend,
     /// What this machine did not take of the last plan, as IPv6 addresses where IPv6 is off; not asked for again.
     futile: Vec<Change>,
+    /// What the interface looked like last; `None` when there was none.
+    last: Option<Observation>,
     link: AnyLink,
-    port: Option<NonZeroU16>,
 }
 
 impl Tunnel {
     /// Opens the interface of `membership`; nothing is changed yet.
     pub fn open(backend: Backend, membership: &Membership) -> Result<Self, MembershipError> {
-        let public_key = membership.identity.private_key.public_key();
-        let link = link::open(backend, membership.interface.clone(), public_key)?;
-        Ok(Self { backend, futile: Vec::new(), link, port: None })
+        let keys = membership.identity.interface_keys();
+        let link = link::open(backend, membership.interface.clone(), keys)?;
+        Ok(Self { backend, futile: Vec::new(), last: None, link })
     }
 
     /// Who carries the packets.
@@ -35,13 +36,19 @@ impl Tunnel {
     }
 
     /// Looks at the interface.
-    pub async fn observe(&mut self) -> Result<Option<Observation>, MembershipError> {
-        Ok(self.link.observe().await?)
+    pub async fn observe(&mut self) -> Result<Option<&Observation>, MembershipError> {
+        self.last = self.link.observe().await?;
+        Ok(self.last.as_ref())
     }
 
-    /// The UDP port after the last change; `None` before the first.
+    /// What the interface looked like when it was last looked at; `None` when there was none.
+    pub fn last(&self) -> Option<&Observation> {
+        self.last.as_ref()
+    }
+
+    /// The UDP port when it was last looked at.
     pub fn port(&self) -> Option<NonZeroU16> {
-        self.port
+        self.last.as_ref().and_then(|have| have.device.listen_port)
     }
 
     /// Brings the interface in step with `assignment`; returns how many changes that took.
@@ -54,21 +61,21 @@ impl Tunnel {
         server: Option<IpAddr>,
     ) -> Result<usize, MembershipError> {
         let surroundings = surroundings(membership, server);
-        let have = self.link.observe().await?;
-        let changes = changes(membership, assignment, have.as_ref(), &surroundings);
+        self.observe().await?;
+        let changes = changes(membership, assignment, self.last.as_ref(), &surroundings);
         if changes == self.futile {
             return Ok(0);
         }
         tracing::info!(interface = %membership.interface, changes = changes.len(), "changing the interface");
         self.link.apply(&changes).await?;
-        let have = self.link.observe().await?;
-        self.futile = self::changes(membership, assignment, have.as_ref(), &surroundings);
-        self.port = have.and_then(|have| have.device.listen_port);
+        self.observe().await?;
+        self.futile = self::changes(membership, assignment, self.last.as_ref(), &surroundings);
         Ok(changes.len())
     }
 
     /// Removes the interface.
     pub async fn remove(&mut self) -> Result<(), MembershipError> {
+        self.last = None;
         Ok(self.link.remove().await?)
     }
 }
@@ -81,7 +88,7 @@ pub(super) fn changes(
     surroundings: &Surroundings,
 ) -> Vec<Change> {
     let target = plan::target(assignment, &membership.policy, &membership.identity.private_key, surroundings);
-    let mut want = plan::settle(target, have);
+    let mut want = plan::settle(target, have, membership.enrolled().map(|enrolled| &enrolled.assignment));
     let current = have.and_then(|have| have.device.listen_port);
     if want.listen_port != current && membership.policy.listen_port.is_none() {
         // A port the server chose is adopted only if nobody else has it.

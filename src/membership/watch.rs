@@ -2,24 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::daemon::clock;
-
-/// A step of joining, for progress and timing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// The host proves who it is.
-    Authenticate,
-    /// The interface is configured.
-    Interface,
-    /// The server's assignment is awaited.
-    Networks,
-    /// Backend, interface and identity are made ready; nothing has been sent.
-    Prepare,
-    /// The key goes to the server.
-    Redeem,
-    /// The membership is saved.
-    Save,
-}
+use crate::{daemon::clock, model::Stage};
 
 /// Tells which stage is on and how long each took.
 pub(super) struct Watch<'a> {

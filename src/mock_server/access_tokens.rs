@@ -60,6 +60,13 @@ impl World {
         known.map(drop).ok_or_else(|| Refusal::bad_request("token does not exist"))
     }
 
+    pub(super) fn forget_access_tokens(&mut self, user: &str) {
+        let tokens = self.access_tokens.iter().filter(|(_, token)| token.0.user_name == user);
+        for id in tokens.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.access_tokens.remove(&id);
+        }
+    }
+
     pub(super) fn access_tokens_of(&self, user: &str) -> Vec<wire::AccessToken> {
         let tokens = self.access_tokens.values().map(|AccessToken(token)| token);
         tokens.filter(|token| token.user_name == user).cloned().collect()

@@ -38,7 +38,7 @@ async fn networks(State(server): State<Server>, _: Admin) -> Result<Response, Re
 
 async fn network(State(server): State<Server>, _: Admin, Path(name): Path<String>) -> Result<Response, Refusal> {
     let network = server.read(|world, _| world.networks.get(&name).cloned())?;
-    Ok(answers::json(&network.ok_or_else(|| Refusal::not_found("no result found"))?))
+    Ok(answers::json(&network.ok_or_else(|| Refusal::not_found("record not found"))?))
 }
 
 /// A network that was made, and its default key while it can be shown, an extension of ours.
@@ -52,13 +52,17 @@ struct MadeNetwork {
 
 async fn create_network(State(server): State<Server>, Admin(actor): Admin, bytes: Bytes) -> Result<Response, Refusal> {
     let asked: Network = body(&bytes)?;
-    let network =
-        NewNetwork { name: asked.name, range4: range(&asked.address_range)?, range6: range(&asked.address_range6)? };
+    let network = NewNetwork {
+        name: asked.name.clone(),
+        range4: range(&asked.address_range)?,
+        range6: range(&asked.address_range6)?,
+    };
     let (network, made) = server.write_as(&actor, |world, now| {
         world.create_network(&network, now)?;
+        world.set_up_network(&network.name, &asked)?;
         let network = world.set_auto_join(&network.name, asked.auto_join)?;
-        let key = world.default_key(&network.name);
-        Ok((network, key))
+        let made = world.default_key(&network.name);
+        Ok((network, made))
     })?;
     let enrollment_key = made.map(|made| server.shown_once(made));
     Ok(answers::json(&MadeNetwork { network, enrollment_key }))
@@ -73,7 +77,7 @@ async fn edit_network(
 ) -> Result<Response, Refusal> {
     let asked: Network = body(&bytes)?;
     let network = server.write(|world, now| {
-        let network = world.networks.get_mut(&name).ok_or_else(|| Refusal::bad_request("no result found"))?;
+        let network = world.networks.get_mut(&name).ok_or_else(|| Refusal::bad_request("record not found"))?;
         let is_other = |asked: &str, stored: &str| !asked.is_empty() && asked != stored;
         if is_other(&asked.name, &network.name)
             || is_other(&asked.address_range, &network.address_range)
@@ -98,8 +102,14 @@ async fn delete_network(
     Path(name): Path<String>,
     Query(force): Query<Force>,
 ) -> Result<Response, Refusal> {
-    let nodes = if force.is_set() { WithNodes::Delete } else { WithNodes::Refuse };
-    server.write_as(&actor, |world, _| world.delete_network(&name, nodes))?;
+    server.write_as(&actor, |world, _| {
+        // The real server asks nobody for force, and deletes what is not there.
+        if world.manners.netmaker_compat && !world.networks.contains(&name) {
+            return Ok(());
+        }
+        let nodes = if force.is_set() || world.manners.netmaker_compat { WithNodes::Delete } else { WithNodes::Refuse };
+        world.delete_network(&name, nodes)
+    })?;
     Ok(wrapped::<()>("success", None))
 }
 

@@ -84,6 +84,15 @@ impl Caller {
         }
     }
 
+    /// The host that a path names, if the caller may act for it; what is no id is nobody's own.
+    pub(super) fn host(&self, text: &str) -> Result<Uuid, Refusal> {
+        match self {
+            Self::Host(claims) if Uuid::parse_str(text).is_ok_and(|host| host == claims.id) => Ok(claims.id),
+            Self::Host(_) => Err(Refusal::forbidden()),
+            Self::Master => id(text),
+        }
+    }
+
     /// Checks that the caller may act for `host`.
     pub(super) fn act_for(&self, host: Uuid) -> Result<(), Refusal> {
         match self {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use time::OffsetDateTime;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::control::wire::GoTime;
 
@@ -42,4 +42,11 @@ pub(super) fn system_now() -> OffsetDateTime {
 /// Writes a time into a document.
 pub(super) fn go_time(time: OffsetDateTime) -> GoTime {
     GoTime::from_unix(time.unix_timestamp(), time.nanosecond()).unwrap_or_default()
+}
+
+/// Writes a time into a message, the way Go prints one.
+pub(super) fn go_text(time: OffsetDateTime) -> String {
+    let time = time.to_offset(UtcOffset::UTC);
+    let (date, (hour, minute, second)) = (time.date(), time.to_hms());
+    format!("{date} {hour:02}:{minute:02}:{second:02} +0000 UTC")
 }

@@ -9,12 +9,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    answers::{self, Admin, Path, Query, body, id, wrapped},
+    answers::{self, Admin, Path, Query, id, wrapped},
     calls::Call,
     clock::go_time,
     documents::api_host,
     events::Event,
     host_api::Force,
+    parse,
     refusal::Refusal,
     server::{Order, Server},
     world::World,
@@ -80,39 +81,38 @@ async fn host(State(server): State<Server>, _: Admin, Path(host): Path<String>) 
     Ok(wrapped("fetched host", Some(host.ok_or_else(no_host)?)))
 }
 
-async fn edit(
-    State(server): State<Server>,
-    _: Admin,
-    Path(host): Path<String>,
-    bytes: Bytes,
-) -> Result<Response, Refusal> {
-    let host = id(&host)?;
-    let asked: ApiHost = body(&bytes)?;
+async fn edit(State(server): State<Server>, _: Admin, bytes: Bytes) -> Result<Response, Refusal> {
+    let asked: ApiHost = parse::object(&bytes).map_err(Refusal::internal)?;
+    // The path's id is not looked at.
+    let host = id(&asked.id)?;
     let shown = server.write(|world, now| world.edit_host(host, asked, now))?;
     server.order(Order::Edited(host));
     Ok(answers::json(&shown))
 }
 
 impl World {
-    /// Takes over what administrators decide about a host, every time all of it; an address they leave out stays.
+    /// Takes over what administrators decide about a host, every time all of it; what has no switch stays where they
+    /// leave it out.
     fn edit_host(&mut self, id: Uuid, asked: ApiHost, now: OffsetDateTime) -> Result<ApiHost, Refusal> {
         let host = self.hosts.get_mut(&id).ok_or_else(|| Refusal::internal("record not found"))?;
         let joins_all = asked.is_default && !host.is_default;
         host.endpoint_ip = endpoint(&asked.endpoint_ip)?.unwrap_or(host.endpoint_ip);
         host.endpoint_ipv6 = endpoint(&asked.endpoint_ipv6)?.unwrap_or(host.endpoint_ipv6);
         let keepalive = asked.persistent_keepalive.checked_mul(1_000_000_000);
-        host.persistent_keepalive = keepalive.ok_or_else(|| Refusal::bad_request("persistentkeepalive is too long"))?;
-        host.name = asked.name;
+        let keepalive = keepalive.ok_or_else(|| Refusal::bad_request("persistentkeepalive is too long"))?;
+        take(&mut host.persistent_keepalive, keepalive);
+        take(&mut host.name, asked.name);
+        take(&mut host.listen_port, asked.listen_port);
+        take(&mut host.mtu, asked.mtu);
+        take(&mut host.dns_status, asked.dns.trim().to_lowercase());
         host.verbosity = asked.verbosity;
-        host.debug = asked.debug;
         host.firewall_in_use = asked.firewall_in_use;
-        host.is_static_port = asked.is_static_port;
+        host.is_static_port = asked.is_static_port || asked.is_default;
         host.is_static = asked.is_static;
-        host.listen_port = asked.listen_port;
-        host.mtu = asked.mtu;
         host.is_default = asked.is_default;
         host.auto_update = asked.auto_update;
-        host.dns_status = asked.dns.to_lowercase();
+        // The real server forgets it here, and so peers use the listen port until the host tells again.
+        host.public_listen_port = 0;
         host.updated_at = Some(go_time(now));
         if joins_all {
             for network in self.networks.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>() {
@@ -121,6 +121,13 @@ impl World {
         }
         self.events.push(Event::HostUpdated { host: id });
         Ok(api_host(self.host(id)?))
+    }
+}
+
+/// Takes a value over unless it is not given.
+fn take<T: Default + PartialEq>(stored: &mut T, asked: T) {
+    if asked != T::default() {
+        *stored = asked;
     }
 }
 
@@ -140,6 +147,9 @@ async fn delete_host(
 ) -> Result<Response, Refusal> {
     let host = id(&host)?;
     let gone = server.write_as(&actor, |world, _| {
+        if !world.hosts.contains(&host) {
+            return Err(Refusal::internal("record not found"));
+        }
         if !force.is_set() && world.nodes_of(host).next().is_some() {
             return Err(Refusal::internal("host still has associated nodes"));
         }
@@ -159,7 +169,10 @@ async fn add_to_network(
             return Err(Refusal::internal("record not found"));
         }
         if world.nodes_of(host).any(|node| node.network == network) {
-            return Err(Refusal::internal("host already part of network"));
+            return Err(Refusal::internal(format!("host already part of network {network}")));
+        }
+        if !world.networks.contains(&network) {
+            return Err(Refusal::internal("record not found"));
         }
         world.join(host, &network, now)
     })?;
@@ -174,8 +187,11 @@ async fn remove_from_network(
 ) -> Result<Response, Refusal> {
     let host = id(&host)?;
     server.write_as(&actor, |world, _| {
+        if !world.hosts.contains(&host) {
+            return Err(Refusal::bad_request("node not found"));
+        }
         let node = world.nodes_of(host).find(|node| node.network == network).map(|node| node.id);
-        let node = node.ok_or_else(|| Refusal::internal("no result found"))?;
+        let node = node.ok_or_else(|| Refusal::internal(format!("host not part of the network {network}")))?;
         if force.is_set() {
             world.delete_node(node);
             return Ok(());
@@ -186,7 +202,7 @@ async fn remove_from_network(
 }
 
 async fn rotate(State(server): State<Server>, _: Admin, Path(host): Path<String>) -> Result<Response, Refusal> {
-    tell(&server, &host, |host| Event::KeysRequested { host })?;
+    tell(&server, &host, Refusal::bad_request, |host| Event::KeysRequested { host })?;
     Ok(answers::empty())
 }
 
@@ -196,7 +212,7 @@ async fn rotate_all(State(server): State<Server>, _: Admin) -> Result<Response, 
 }
 
 async fn sync(State(server): State<Server>, _: Admin, Path(host): Path<String>) -> Result<Response, Refusal> {
-    tell(&server, &host, |host| Event::PullRequested { host })?;
+    tell(&server, &host, Refusal::bad_request, |host| Event::PullRequested { host })?;
     Ok(answers::empty())
 }
 
@@ -206,7 +222,7 @@ async fn sync_all(State(server): State<Server>, _: Admin) -> Result<Response, Re
 }
 
 async fn upgrade(State(server): State<Server>, _: Admin, Path(host): Path<String>) -> Result<Response, Refusal> {
-    tell(&server, &host, |host| Event::UpgradeRequested { host })?;
+    tell(&server, &host, Refusal::not_found, |host| Event::UpgradeRequested { host })?;
     Ok(wrapped::<()>("passed message to upgrade host", None))
 }
 
@@ -215,11 +231,17 @@ async fn upgrade_all(State(server): State<Server>, _: Admin) -> Result<Response,
     Ok(wrapped::<()>("upgrade all hosts request received", None))
 }
 
-fn tell(server: &Server, host: &str, event: impl FnOnce(Uuid) -> Event) -> Result<(), Refusal> {
+/// Asks something of a host; `refuse` is how its absence is answered.
+fn tell(
+    server: &Server,
+    host: &str,
+    refuse: fn(&'static str) -> Refusal,
+    event: impl FnOnce(Uuid) -> Event,
+) -> Result<(), Refusal> {
     let host = id(host)?;
     server.write(|world, _| {
         if !world.hosts.contains(&host) {
-            return Err(no_host());
+            return Err(refuse("record not found"));
         }
         world.events.push(event(host));
         Ok(())

@@ -19,13 +19,14 @@ use super::{
     calls::{Call, Credential},
     documents::{api_host, server_status},
     faults::Mistake,
+    parse,
     refusal::Refusal,
     register::Registered,
     secrets::password_matches,
     server::Server,
     world::World,
 };
-use crate::control::wire::{self, AuthRequest, AuthToken, Host, HostUpdate, RegisterResponse, Signal};
+use crate::control::wire::{self, AuthRequest, AuthToken, Host, HostUpdate, Node, RegisterResponse, Signal};
 
 /// The calls of devices.
 pub(super) fn calls() -> Vec<Call> {
@@ -145,10 +146,9 @@ async fn fallback(
     Path(host): Path<String>,
     bytes: Bytes,
 ) -> Result<Response, Refusal> {
-    let host = id(&host)?;
-    caller.act_for(host)?;
+    let host = caller.host(&host)?;
     server.read(|world, _| world.host(host).map(drop))??;
-    let update: HostUpdate = body(&bytes)?;
+    let update: HostUpdate = parse::object(&bytes).map_err(Refusal::internal)?;
     server.host_update(&caller.actor(), host, update)?;
     Ok(wrapped::<()>("updated host data", None))
 }
@@ -158,8 +158,7 @@ async fn peer_info(
     caller: Caller,
     Path(host): Path<String>,
 ) -> Result<Response, Refusal> {
-    let host = id(&host)?;
-    caller.act_for(host)?;
+    let host = caller.host(&host)?;
     let info = server.read(|world, _| world.host(host).map(|_| world.peer_info(host)))??;
     Ok(wrapped("fetched host peer info", Some(info)))
 }
@@ -171,11 +170,10 @@ async fn signal_peer(
     Path(host): Path<String>,
     bytes: Bytes,
 ) -> Result<Response, Refusal> {
-    let host = id(&host)?;
-    caller.act_for(host)?;
+    let host = caller.host(&host)?;
     server.read(|world, _| world.host(host).map(drop))??;
     let signal: Signal = body(&bytes)?;
-    if signal.to_host_public_key.is_empty() && signal.to_host_id.is_empty() {
+    if signal.to_host_public_key.is_empty() {
         return Err(Refusal::bad_request("insufficient data to signal peer"));
     }
     let peer = id(&signal.to_host_id)?;
@@ -192,8 +190,7 @@ async fn node(
 ) -> Result<Response, Refusal> {
     let config = server.config();
     let document = server.read(|world, now| {
-        let node = world.node_in(&network, id(&node)?)?;
-        caller.act_for(node.host_id)?;
+        let node = named_node(world, &caller, &network, &node)?;
         let host = world.host(node.host_id)?;
         let peers = world.sight(host, now).peers;
         let document: Value = json!({
@@ -202,6 +199,20 @@ async fn node(
         Ok::<_, Refusal>(document)
     })??;
     Ok(answers::json(&document))
+}
+
+/// The node that a path names, if the caller may act for it.
+fn named_node<'a>(world: &'a World, caller: &Caller, network: &str, node: &str) -> Result<&'a Node, Refusal> {
+    let found = Uuid::parse_str(node).ok().and_then(|id| world.nodes.get(&id));
+    let node = found.ok_or_else(|| match caller {
+        Caller::Host(_) => Refusal::bad_request("no result found"),
+        Caller::Master => Refusal::bad_request("error fetching node during parameter validation: no result found"),
+    })?;
+    caller.act_for(node.host_id)?;
+    if node.network != network {
+        return Err(Refusal::bad_request("network url param does not match node network"));
+    }
+    Ok(node)
 }
 
 /// Options of deletions.
@@ -225,9 +236,8 @@ async fn leave_network(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let from_node = headers.get("requestfrom").is_some_and(|value| value == "node");
-    let node: Uuid = id(&node)?;
     server.write_as(&caller.actor(), |world, _| {
-        caller.act_for(world.node_in(&network, node)?.host_id)?;
+        let node = named_node(world, &caller, &network, &node)?.id;
         if from_node || force.is_set() {
             world.delete_node(node);
             return Ok(());
@@ -243,9 +253,11 @@ async fn leave_server(
     Path(host): Path<String>,
     Query(force): Query<Force>,
 ) -> Result<Response, Refusal> {
-    let host = id(&host)?;
-    caller.act_for(host)?;
+    let host = caller.host(&host)?;
     let gone = server.write_as(&caller.actor(), |world, _| {
+        if matches!(caller, Caller::Master) && !world.hosts.contains(&host) {
+            return Err(Refusal::internal("record not found"));
+        }
         if !force.is_set() && world.nodes_of(host).next().is_some() {
             return Err(Refusal::internal("host still has associated nodes"));
         }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     audit::Action,
-    clock::go_time,
+    clock::go_text,
     refusal::Refusal,
     secrets::{hash_value, random_value},
     table::Row,
@@ -126,11 +126,7 @@ impl World {
     pub(super) fn create_key(&mut self, asked: AskedKey, now: OffsetDateTime) -> Result<Made, Refusal> {
         let AskedKey { key, note } = asked;
         let names = key.names.unwrap_or_default();
-        if names.is_empty() || names.iter().any(|name| !(3..=32).contains(&name.chars().count())) {
-            let reason =
-                "validation error: name length must be between 3 and 32: key name is missing or of that length";
-            return Err(Refusal::bad_request(reason));
-        }
+        check_names(&names)?;
         if names.iter().any(|name| self.has_key_named(name)) {
             return Err(Refusal::bad_request("key names must be unique"));
         }
@@ -309,8 +305,8 @@ fn key_end(
     } else if unlimited && date.is_zero() {
         Ok((KeyType::Unlimited, 0, date))
     } else {
-        let date = if date.is_zero() { GoTime::default() } else { go_time(date.time()) };
-        let reason = format!("uses remaining: {uses}, expiration: {date:?}, unlimited: {unlimited}");
+        let (uses, date) = (uses.max(0), go_text(date.time()));
+        let reason = format!("uses remaining: {uses}, expiration: {date}, unlimited: {unlimited}");
         Err(Refusal::internal(format!("enrollment key is not valid: {reason}")))
     }
 }
@@ -320,6 +316,30 @@ pub(super) fn parse_relay(relay: &str) -> Result<Uuid, Refusal> {
         return Ok(Uuid::nil());
     }
     Uuid::parse_str(relay).map_err(|_| Refusal::bad_request(format!("invalid UUID length: {}", relay.len())))
+}
+
+/// Refuses names in the words of the validator that the real server uses: a line for each that is wrong.
+fn check_names(names: &[String]) -> Result<(), Refusal> {
+    let wrong = |field: &str, rule: &str| {
+        format!("Key: 'APIEnrollmentKey.{field}' Error:Field validation for '{field}' failed on the '{rule}' tag")
+    };
+    let mut lines: Vec<_> = names
+        .iter()
+        .enumerate()
+        .filter_map(|(index, name)| match name.chars().count() {
+            ..3 => Some(wrong(&format!("Tags[{index}]"), "min")),
+            3..=32 => None,
+            33.. => Some(wrong(&format!("Tags[{index}]"), "max")),
+        })
+        .collect();
+    if names.is_empty() {
+        lines.push(wrong("Tags", "required"));
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let lines = lines.join("\n");
+    Err(Refusal::bad_request(format!("validation error: name length must be between 3 and 32: {lines}")))
 }
 
 pub(super) fn check_note(note: &str) -> Result<(), Refusal> {

@@ -18,6 +18,7 @@
 //! It uses the agent's wire documents and seals, and nothing else of the agent.
 
 mod access_tokens;
+mod account_api;
 mod acl_api;
 mod acls;
 mod admin_api;
@@ -47,6 +48,7 @@ mod messages;
 mod migrate;
 mod name_server_api;
 mod name_servers;
+mod network_rules;
 mod networks;
 mod node_api;
 mod nodes;
@@ -288,6 +290,7 @@ fn all_calls(edition: Edition) -> Vec<calls::Call> {
         name_server_api::calls(),
         pending_api::calls(),
         key_api::calls(),
+        account_api::calls(),
         user_api::calls(),
     ];
     let mut calls: Vec<_> = parts.into_iter().flatten().collect();

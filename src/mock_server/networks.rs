@@ -29,17 +29,8 @@ pub enum WithNodes {
 
 impl World {
     pub(super) fn create_network(&mut self, network: &NewNetwork, now: OffsetDateTime) -> Result<Network, Refusal> {
+        self.refuse_network(network)?;
         let NewNetwork { name, range4, range6 } = network;
-        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
-        if name.is_empty() || name.len() > 32 || !name.chars().all(allowed) {
-            return Err(Refusal::bad_request("invalid character(s) in network name"));
-        }
-        if range4.is_none() && range6.is_none() {
-            return Err(Refusal::bad_request("IPv4 or IPv6 CIDR required"));
-        }
-        if self.networks.contains(name) {
-            return Err(Refusal::bad_request("duplicate network name"));
-        }
         let network = Network {
             id: Uuid::new_v4().to_string(),
             name: name.clone(),

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{
     answers::{self, Admin, Path, Query, accepted, body, id, wrapped},
     calls::Call,
+    events::Event,
     refusal::Refusal,
     relay::NewGateway,
     server::Server,
@@ -54,17 +55,19 @@ async fn edit(
     Path((network, node)): Path<(String, String)>,
     bytes: Bytes,
 ) -> Result<Response, Refusal> {
-    let node = id(&node)?;
+    let node = named(&server, &network, &node)?;
     let asked: ApiNode = body(&bytes)?;
     let node = server.write(|world, now| {
-        world.node_in(&network, node)?;
-        world.move_node(node, &asked.address)?;
-        world.move_node(node, &asked.address6)?;
+        let moved = world.readdress(node, &asked)?;
         let stored = world.nodes.get_mut(&node).ok_or_else(|| Refusal::bad_request("no result found"))?;
         stored.connected = asked.connected;
         stored.metadata = asked.metadata;
         stored.tags = asked.tags.or(stored.tags.take());
+        let host = stored.host_id;
         world.node_updated(node);
+        if moved {
+            world.events.push(Event::PullRequested { host });
+        }
         Ok(world.api_node(world.node_in(&network, node)?, now))
     })?;
     Ok(answers::json(&node))
@@ -117,8 +120,23 @@ async fn connect_many(
         }
         Ok(())
     })?;
-    let action = if connected { "connect" } else { "disconnect" };
+    let action = if connected { "CONNECT" } else { "DISCONNECT" };
     Ok(accepted(format!("bulk {action} of {} node(s) accepted", ids.len())))
+}
+
+/// The node that a path names.
+fn named(server: &Server, network: &str, node: &str) -> Result<Uuid, Refusal> {
+    let id = Uuid::parse_str(node).unwrap_or_default();
+    let found = server.read(|world, _| world.nodes.get(&id).map(|node| node.network == network))?;
+    match found {
+        None => Err(no_node()),
+        Some(false) => Err(Refusal::bad_request("network url param does not match node network")),
+        Some(true) => Ok(id),
+    }
+}
+
+fn no_node() -> Refusal {
+    Refusal::bad_request("error fetching node during parameter validation: no result found")
 }
 
 /// The nodes of a list that are in a network; others are left out, as the real server does later.
@@ -170,7 +188,7 @@ async fn create_gateway(
     Path((network, node)): Path<(String, String)>,
     bytes: Bytes,
 ) -> Result<Response, Refusal> {
-    let node = id(&node)?;
+    let node = named(&server, &network, &node)?;
     let request: GatewayRequest = if bytes.is_empty() { GatewayRequest::default() } else { body(&bytes)? };
     let asked = request.into();
     let made = server.write(|world, now| {
@@ -185,7 +203,7 @@ async fn delete_gateway(
     Admin(actor): Admin,
     Path((network, node)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    let node = id(&node)?;
+    let node = named(&server, &network, &node)?;
     let node = server.write_as(&actor, |world, now| {
         world.node_in(&network, node)?;
         world.remove_gateway(node);
@@ -209,7 +227,7 @@ async fn assign_gateway(
     Path((network, node)): Path<(String, String)>,
     Query(assignment): Query<Assignment>,
 ) -> Result<Response, Refusal> {
-    let node = id(&node)?;
+    let node = named(&server, &network, &node)?;
     // Only the paid edition lets nodes choose.
     let chooses = assignment.auto_assign_gw && server.config().is_ee;
     let node = server.write(|world, now| {
@@ -228,7 +246,7 @@ async fn unassign_gateway(
     _: Admin,
     Path((network, node)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    let node = id(&node)?;
+    let node = named(&server, &network, &node)?;
     let node = server.write(|world, now| {
         let node = world.unassign_gateway(&network, node)?;
         Ok(world.api_node(&node, now))

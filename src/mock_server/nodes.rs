@@ -81,8 +81,8 @@ impl World {
         self.events.push(Event::NodeDeleted { host: node.host_id, network: node.network, node: id });
     }
 
-    /// Notes that an address is free again.
-    fn free(&mut self, network: &str, address: GoIp) {
+    /// Notes that an address may be free again.
+    pub(super) fn free(&mut self, network: &str, address: GoIp) {
         let Some(address) = address.0 else { return };
         if let Some(lowest) = self.lowest.get_mut(&(network.to_owned(), family(address))) {
             *lowest = address.min(*lowest);
@@ -157,34 +157,6 @@ impl World {
         let address = address.ok_or_else(|| Refusal::internal(format!("no address left in {range}")))?;
         self.lowest.insert(key, address);
         IpNet::new(address, range.prefix_len()).map_err(|error| Refusal::internal(error.to_string()))
-    }
-
-    /// Gives a node another address of its network, CIDR text; its host is asked to pull. Empty is the one it has.
-    pub(super) fn move_node(&mut self, id: Uuid, text: &str) -> Result<(), Refusal> {
-        if text.is_empty() {
-            return Ok(());
-        }
-        let invalid = || Refusal::bad_request(format!("invalid address {text}"));
-        let address = text.parse::<IpNet>().map(|net| net.addr()).or_else(|_| text.parse()).map_err(|_| invalid())?;
-        let node = self.nodes.get(&id).ok_or_else(|| Refusal::bad_request("no result found"))?;
-        let (network, host) = (node.network.clone(), node.host_id);
-        let own = if address.is_ipv4() { &node.address } else { &node.address6 };
-        let before = own.ip;
-        if before.0 == Some(address) {
-            return Ok(());
-        }
-        let range = if address.is_ipv4() { &node.network_range } else { &node.network_range6 };
-        let range = range.to_net().ok().flatten().filter(|range| range.contains(&address)).ok_or_else(invalid)?;
-        if self.nodes.find(&NodePlace::Address(network.clone(), address)).next().is_some() {
-            return Err(Refusal::bad_request(format!("address {address} is in use")));
-        }
-        let net = IpNet::new(address, range.prefix_len()).map_err(|_| invalid())?;
-        if let Some(node) = self.nodes.get_mut(&id) {
-            *(if address.is_ipv4() { &mut node.address } else { &mut node.address6 }) = net.into();
-        }
-        self.free(&network, before);
-        self.events.push(Event::PullRequested { host });
-        Ok(())
     }
 
     /// Takes the next node that a host has not heard of; nodes that are gone are passed over.

@@ -11,6 +11,14 @@ pub(super) fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     if bytes.trim_ascii_start().first() == Some(&b'[') {
         return Err("json: cannot unmarshal array into an object".to_owned());
     }
+    match bytes.trim_ascii() {
+        b"" => return Err("EOF".to_owned()),
+        b"null" => return serde_json::from_slice(b"{}").map_err(|error| describe(&error)),
+        [first, ..] if !b"{\"-tfn".contains(first) && !first.is_ascii_digit() && first.is_ascii_graphic() => {
+            return Err(format!("invalid character '{}' looking for beginning of value", char::from(*first)));
+        }
+        _ => {}
+    }
     serde_json::from_slice(bytes).map_err(|error| describe(&error))
 }
 
@@ -19,7 +27,11 @@ pub(super) fn describe(error: &serde_json::Error) -> String {
     if error.is_data() {
         // Such a message may quote the value.
         let text = error.to_string();
-        return text.split_once(": string \"").map_or(text.clone(), |(start, _)| format!("{start}: string"));
+        let text = text.split(" at line ").next().unwrap_or_default();
+        return text.split_once(": string \"").map_or(text.to_owned(), |(start, _)| format!("{start}: string"));
+    }
+    if error.is_eof() {
+        return "unexpected EOF".to_owned();
     }
     error.to_string()
 }

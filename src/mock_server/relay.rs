@@ -194,7 +194,7 @@ impl World {
     pub(super) fn unassign_gateway(&mut self, network: &str, id: Uuid) -> Result<Node, Refusal> {
         let node = self.node_in(network, id)?;
         if !node.is_relayed && !node.auto_assign_gateway {
-            return Err(Refusal::bad_request("no result found"));
+            return Err(Refusal::bad_request("error fetching node during parameter validation: no result found"));
         }
         if let Some(node) = self.nodes.get_mut(&id) {
             node.auto_assign_gateway = false;

@@ -1,32 +1,28 @@
-//! Users: logging in, others who may, and what they give to programs.
+//! Users: logging in, and the tokens they give to programs.
 
 use axum::{body::Bytes, extract::State, response::Response};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    answers::{self, Admin, Path, Query, body, wrapped},
+    account_api::shown,
+    answers::{self, Admin, Query, body, wrapped},
     calls::{Call, Credential},
     refusal::Refusal,
     server::Server,
-    users::{PasswordHash, User},
-    world::World,
+    users::PasswordHash,
 };
 use crate::control::wire::{AccessToken, Secret};
 
 /// The calls about users.
 pub(super) fn calls() -> Vec<Call> {
-    let (one, tokens) = ("/api/users/{user}", "/api/v1/users/access_token");
+    let tokens = "/api/v1/users/access_token";
     vec![
         Call::get("/api/users/adm/hassuperadmin", has_first, "Tell whether there is a user").by(Credential::None),
         Call::post("/api/users/adm/createsuperadmin", create_first, "Make the first user")
             .by(Credential::None)
             .takes::<Login>(),
         Call::post("/api/users/adm/authenticate", log_in, "Log a user in").by(Credential::None).takes::<Login>(),
-        Call::get("/api/users", users, "List the users"),
-        Call::get(one, user, "Show a user"),
-        Call::post(one, create, "Make another user").takes::<Login>(),
-        Call::delete(one, delete, "Delete a user"),
         Call::get(tokens, access_tokens, "List the access tokens of a user").query(&["username"]),
         Call::post(tokens, create_access_token, "Make an access token for a user").takes::<AccessToken>(),
         Call::delete(tokens, revoke_access_token, "Revoke an access token").query(&["id"]),
@@ -46,17 +42,7 @@ async fn has_first(State(server): State<Server>) -> Result<Response, Refusal> {
 }
 
 async fn create_first(State(server): State<Server>, bytes: Bytes) -> Result<Response, Refusal> {
-    let login: Login = body(&bytes)?;
-    check(&login)?;
-    let password = PasswordHash::new(&login.password);
-    let user = server.write(|world, now| world.create_first_user(&login.username, password, now))?;
-    tracing::info!(user = %user.name, "first user created");
-    Ok(answers::json(&server.read(|world, _| shown(world, &user))?))
-}
-
-/// Checks what a new user wants to be called, and how it will prove itself.
-fn check(login: &Login) -> Result<(), Refusal> {
-    let Login { username, password } = login;
+    let Login { username, password } = body(&bytes)?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
     if !(3..=LONGEST_NAME).contains(&username.len()) || !username.chars().all(allowed) {
         return Err(Refusal::bad_request("username must have 3 to 40 letters, digits or any of -_.@"));
@@ -64,52 +50,10 @@ fn check(login: &Login) -> Result<(), Refusal> {
     if password.expose().chars().count() < SHORTEST_PASSWORD {
         return Err(Refusal::bad_request("password must have at least 5 characters"));
     }
-    Ok(())
-}
-
-/// A user for people.
-fn shown(world: &World, user: &User) -> Value {
-    let User { name, password: _, created_at, is_second } = user;
-    json!({
-        "username": name, "platform_role_id": if *is_second { "admin" } else { "super-admin" }, "isadmin": true,
-        "issuperadmin": !is_second, "account_disabled": false, "auth_type": "basic_auth", "is_mfa_enabled": false,
-        "num_access_tokens": world.access_tokens_of(name).len(), "created_at": created_at, "updated_at": created_at,
-    })
-}
-
-async fn users(State(server): State<Server>, _: Admin) -> Result<Response, Refusal> {
-    let users = server.read(|world, _| world.users.values().map(|user| shown(world, user)).collect::<Vec<_>>())?;
-    Ok(answers::json(&users))
-}
-
-async fn user(State(server): State<Server>, _: Admin, Path(name): Path<String>) -> Result<Response, Refusal> {
-    let user = server.read(|world, _| world.users.get(&name).map(|user| shown(world, user)))?;
-    Ok(answers::json(&user.ok_or_else(|| Refusal::internal("record not found"))?))
-}
-
-/// Makes another administrator; the community edition has no other users.
-async fn create(
-    State(server): State<Server>,
-    Admin(actor): Admin,
-    Path(name): Path<String>,
-    bytes: Bytes,
-) -> Result<Response, Refusal> {
-    let login = Login { username: name, ..body(&bytes)? };
-    check(&login)?;
-    let password = PasswordHash::new(&login.password);
-    let user = server.write_as(&actor, |world, now| world.create_user(&login.username, password, now))?;
-    tracing::info!(user = %user.name, "user created");
-    Ok(answers::json(&server.read(|world, _| shown(world, &user))?))
-}
-
-async fn delete(
-    State(server): State<Server>,
-    Admin(actor): Admin,
-    Path(name): Path<String>,
-) -> Result<Response, Refusal> {
-    server.write_as(&actor, |world, _| world.delete_user(&name))?;
-    tracing::info!(user = %name, "user deleted");
-    Ok(answers::json(&format!("{name} deleted")))
+    let password = PasswordHash::new(&password);
+    let user = server.write(|world, now| world.create_first_user(&username, password, now))?;
+    tracing::info!(user = %user.name, "first user created");
+    Ok(answers::json(&shown(&user, 0)))
 }
 
 async fn log_in(State(server): State<Server>, bytes: Bytes) -> Result<Response, Refusal> {

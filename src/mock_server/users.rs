@@ -7,7 +7,7 @@ use ring::pbkdf2;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{clock::go_time, refusal::Refusal, world::World};
+use super::{refusal::Refusal, world::World};
 use crate::control::{
     seal::random,
     wire::{GoTime, Secret},
@@ -19,9 +19,28 @@ pub(super) struct User {
     pub(super) name: String,
     pub(super) password: PasswordHash,
     pub(super) created_at: GoTime,
-    /// It was made by another one, and may be deleted.
     #[serde(default)]
-    pub(super) is_second: bool,
+    pub(super) role: Role,
+}
+
+/// What a user may do: in the community edition everything, but only one may change the others.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(super) enum Role {
+    /// One of those the super-admin made.
+    Admin,
+    /// The first user.
+    #[default]
+    SuperAdmin,
+}
+
+impl Role {
+    /// The role's id.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::SuperAdmin => "super-admin",
+        }
+    }
 }
 
 /// What a password is checked against; slow to make, because people choose passwords.
@@ -57,38 +76,7 @@ impl World {
         if self.users.values().next().is_some() {
             return Err(Refusal::bad_request("superadmin user already exists"));
         }
-        let user = User { name: name.to_owned(), password, created_at: go_time(now), is_second: false };
-        self.users.insert(name.to_owned(), user.clone());
-        Ok(user)
-    }
-
-    /// Makes another user.
-    pub(super) fn create_user(
-        &mut self,
-        name: &str,
-        password: PasswordHash,
-        now: OffsetDateTime,
-    ) -> Result<User, Refusal> {
-        if self.users.contains(&name.to_owned()) {
-            return Err(Refusal::bad_request("user exists"));
-        }
-        let user = User { name: name.to_owned(), password, created_at: go_time(now), is_second: true };
-        self.users.insert(name.to_owned(), user.clone());
-        Ok(user)
-    }
-
-    /// Deletes a user with the access tokens it has; the first one stays.
-    pub(super) fn delete_user(&mut self, name: &str) -> Result<(), Refusal> {
-        let name = name.to_owned();
-        if !self.users.get(&name).ok_or_else(|| Refusal::internal("record not found"))?.is_second {
-            return Err(Refusal::internal("superadmin cannot be deleted"));
-        }
-        self.users.remove(&name);
-        let tokens = self.access_tokens.iter().filter(|(_, token)| token.0.user_name == name);
-        for id in tokens.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.access_tokens.remove(&id);
-        }
-        Ok(())
+        Ok(self.create_user(name, password, Role::SuperAdmin, now))
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -52,7 +53,7 @@ pub struct Node {
 }
 
 /// Whether a membership carries traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Connection {
     /// Addresses and peers are configured.
@@ -62,7 +63,7 @@ pub enum Connection {
 }
 
 /// Who picks the relay gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RelayChoice {
     /// The nearest one is selected automatically.
@@ -72,15 +73,17 @@ pub enum RelayChoice {
 }
 
 /// The gateway that forwards for this host in one network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Relay {
     /// One of its overlay addresses; `None` until the server told.
+    #[schemars(with = "Option<String>")]
     pub address: Option<IpAddr>,
     /// Its host name; `None` until the server told.
     pub name: Option<String>,
     /// Its node id.
     pub node_id: Uuid,
     /// Its WireGuard key; `None` until the server told.
+    #[schemars(with = "Option<String>")]
     pub public_key: Option<PublicKey>,
 }
 
@@ -88,8 +91,12 @@ pub struct Relay {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remark {
+    /// The server has this host forward to ranges behind it, which this agent leaves to others.
+    EgressGatewayUnsupported,
     /// A peer's endpoint has port 0; the peer has to initiate.
     EndpointWithoutPort(PublicKey),
+    /// A network gives this host no address, so nothing of it can be used.
+    NetworkWithoutAddress(NetworkName),
     /// Our own key was listed as a peer.
     OwnKeyAmongPeers,
 }
@@ -100,7 +107,21 @@ impl fmt::Display for Remark {
             Self::EndpointWithoutPort(key) => {
                 write!(f, "peer {key} has an endpoint without a port; waiting for it to call")
             }
+            Self::EgressGatewayUnsupported => {
+                f.write_str("the server uses this host as an egress gateway, which this agent does not support")
+            }
+            Self::NetworkWithoutAddress(network) => write!(f, "network {network} gives this host no address"),
             Self::OwnKeyAmongPeers => f.write_str("the server lists this host's own key as a peer; it was skipped"),
+        }
+    }
+}
+
+impl Remark {
+    /// Whether it is about a peer, and so comes with the list of them.
+    pub fn is_about_peers(&self) -> bool {
+        match self {
+            Self::EgressGatewayUnsupported | Self::NetworkWithoutAddress(_) => false,
+            Self::EndpointWithoutPort(_) | Self::OwnKeyAmongPeers => true,
         }
     }
 }

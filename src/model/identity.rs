@@ -1,20 +1,24 @@
 //! Who this host is to one server: made once, saved before the first byte is sent, never sent in its private parts.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{PrivateKey, Secret};
+use super::{PrivateKey, PublicKey, Secret};
 
 /// Everything that makes this host the same host tomorrow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
+    /// Public half of the WireGuard key before the last rotation: an interface that still has it is ours.
+    pub former_key: Option<PublicKey>,
     /// The host's id, UUID version 4, chosen by the device.
     pub host_id: Uuid,
     /// A random locally administered unicast address; the server uses it to recognise abandoned hosts.
     pub mac: Mac,
+    /// A WireGuard key that the server may have been told, and that takes over once it confirms it.
+    pub next_key: Option<PrivateKey>,
     /// The password that proves we are this host; 52 base32 characters of 256 random bits.
     pub password: Secret,
     /// WireGuard key pair.
@@ -56,12 +60,34 @@ impl Identity {
         mac[0] = (mac[0] & 0xfc) | 0x02;
         let [password, private_key, traffic, name] = secrets;
         Ok(Self {
+            former_key: None,
             host_id: uuid::Builder::from_random_bytes(id).into_uuid(),
             mac: Mac(mac),
+            next_key: None,
             password: Secret::from(BASE32_NOPAD.encode(&password)),
             private_key: PrivateKey::from_bytes(private_key),
             traffic: TrafficKey { name, private_key: PrivateKey::from_bytes(traffic) },
         })
+    }
+}
+
+impl Identity {
+    /// Public keys that an interface of this host may have: the one in force, and the one before it.
+    pub fn interface_keys(&self) -> BTreeSet<PublicKey> {
+        self.former_key.into_iter().chain([self.private_key.public_key()]).collect()
+    }
+
+    /// The WireGuard key that the server should know: one that is being announced goes before the one in force.
+    pub fn announced_key(&self) -> PublicKey {
+        self.next_key.as_ref().unwrap_or(&self.private_key).public_key()
+    }
+
+    /// Puts the announced key in force; does nothing when there is none.
+    pub fn promote(&mut self) {
+        if let Some(next) = self.next_key.take() {
+            self.former_key = Some(self.private_key.public_key());
+            self.private_key = next;
+        }
     }
 }
 

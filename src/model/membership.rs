@@ -23,10 +23,22 @@ pub struct Membership {
     pub phase: Phase,
     /// Fingerprints of keys that were sent with this identity and never clearly answered: as long as there is one, the
     /// server may know this host.
-    #[serde(default)]
     pub sent: BTreeSet<String>,
     /// The server as its key names it.
     pub server: Server,
+    /// Whether the owner of the machine wants the interface up.
+    pub switch: Switch,
+}
+
+/// Whether the owner of the machine wants a membership's interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// Taken down until further notice; the membership stays.
+    Off,
+    /// Up whenever the agent serves it.
+    #[default]
+    On,
 }
 
 /// How far an enrollment got.

@@ -12,6 +12,7 @@ mod network;
 mod policy;
 mod secret;
 mod server;
+mod stage;
 mod status;
 mod token;
 
@@ -22,10 +23,14 @@ pub use facts::Facts;
 pub use identity::{Identity, Mac, TrafficKey};
 pub use interface_name::{InterfaceName, InterfaceNameError};
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
-pub use membership::{Enrolled, Membership, Phase, Redeeming};
+pub use membership::{Enrolled, Membership, Phase, Redeeming, Switch};
 pub use network::{NetworkName, NetworkNameError};
 pub use policy::{Overrides, Policy};
 pub use secret::Secret;
 pub use server::{Server, ServerError};
-pub use status::{NetworkStatus, PeerStatus, State, Status};
+pub use stage::Stage;
+pub use status::{
+    AgentStatus, Broken, Class, Contact, Enrolling, ErrorReport, NetworkStatus, NextStep, PeerStatus, PushState,
+    REPORT_VERSION, Report, State, Status, SyncReport,
+};
 pub use token::{Token, TokenError};

@@ -21,7 +21,7 @@ pub struct Policy {
 }
 
 /// Settings given now; `None` leaves the saved one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overrides {
     /// See [`Policy::ca_file`].
     pub ca_file: Option<PathBuf>,
@@ -36,6 +36,19 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// Returns these, and where they say nothing `others`.
+    #[must_use]
+    pub fn or(self, others: Self) -> Self {
+        let Self { ca_file, endpoint, listen_port, mtu, name } = self;
+        Self {
+            ca_file: ca_file.or(others.ca_file),
+            endpoint: endpoint.or(others.endpoint),
+            listen_port: listen_port.or(others.listen_port),
+            mtu: mtu.or(others.mtu),
+            name: name.or(others.name),
+        }
+    }
+
     /// Returns `saved` with what was given now on top.
     pub fn over(&self, saved: Policy) -> Policy {
         let Self { ca_file, endpoint, listen_port, mtu, name } = self.clone();

@@ -3,14 +3,16 @@
 mod backoff;
 mod diff;
 mod joining;
-mod pace;
 mod routes;
+mod session;
+mod spread;
 mod summary;
 mod target;
 
 pub use backoff::{MAX_DELAY, backoff};
 pub use diff::{Change, diff};
 pub use joining::{Joining, Verdict};
-pub use pace::{Due, Pace};
+pub use session::{Action, Deadline, Event, Hint, Outcome, Peers, Session, Talk, Trouble, Why};
+pub use spread::spread;
 pub use summary::summarize;
 pub use target::{DEFAULT_MTU, Surroundings, settle, target};

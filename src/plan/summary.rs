@@ -1,7 +1,9 @@
 //! What a membership looks like from outside.
 
+use super::target::SESSION_LIFETIME;
 use crate::model::{
-    Backend, LinkState, Membership, NetworkStatus, Observation, PeerStats, PeerStatus, Phase, State, Status,
+    Backend, ErrorReport, LinkState, Membership, NetworkStatus, Observation, PeerStats, PeerStatus, Phase, Relay,
+    State, Status, Switch,
 };
 
 /// Summarizes a saved membership and what the host shows of it; `backend` is who carries `have`.
@@ -9,13 +11,14 @@ pub fn summarize(
     membership: &Membership,
     have: Option<&Observation>,
     backend: Option<Backend>,
-    error: Option<String>,
+    error: Option<ErrorReport>,
 ) -> Status {
     let enrolled = membership.enrolled();
     let assignment = enrolled.map(|enrolled| &enrolled.assignment);
     let up = have.is_some_and(|have| have.device.state == LinkState::Up);
     let state = match (&membership.phase, assignment) {
         (Phase::Pending { .. }, _) | (_, None) => State::Pending,
+        (_, Some(_)) if membership.switch == Switch::Off => State::Off,
         (_, Some(assignment)) if assignment.nodes.is_empty() => State::Waiting,
         (_, Some(_)) if up => State::Up,
         (_, Some(_)) => State::Down,
@@ -23,6 +26,7 @@ pub fn summarize(
     let nodes = assignment.into_iter().flat_map(|assignment| &assignment.nodes);
     Status {
         backend: backend.filter(|_| have.is_some()),
+        contact: None,
         host_id: membership.identity.host_id,
         interface: membership.interface.clone(),
         keys: enrolled.map(|enrolled| enrolled.fingerprints.clone()).unwrap_or_default(),
@@ -37,6 +41,7 @@ pub fn summarize(
                     node_id: node.id,
                     relay: node.relay.clone(),
                     relay_choice: node.relay_choice,
+                    relay_effective: node.relay.as_ref().is_some_and(|relay| is_effective(relay, have)),
                     tags: node.tags.clone(),
                 };
                 (name.clone(), status)
@@ -46,8 +51,17 @@ pub fn summarize(
         public_key: membership.identity.private_key.public_key(),
         remarks: assignment.into_iter().flat_map(|assignment| &assignment.remarks).map(ToString::to_string).collect(),
         server: membership.server.to_string(),
+        since: None,
         state,
     }
+}
+
+/// A relay is in effect while it carries routes and its session lives.
+fn is_effective(relay: &Relay, have: Option<&Observation>) -> bool {
+    let (Some(have), Some(key)) = (have, relay.public_key) else { return false };
+    let carries = have.device.peers.get(&key).is_some_and(|peer| !peer.allowed_ips.is_empty());
+    let age = have.stats.get(&key).and_then(|stats| stats.handshake_age);
+    carries && age.is_some_and(|age| age < SESSION_LIFETIME)
 }
 
 fn peers(have: &Observation) -> Vec<PeerStatus> {

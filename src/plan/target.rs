@@ -15,7 +15,7 @@ use crate::model::{Assignment, Connection, Device, LinkState, Observation, Peer,
 pub const DEFAULT_MTU: u16 = 1420;
 
 /// WireGuard drops a session this long after its handshake (whitepaper §6.1, `REJECT_AFTER_TIME`).
-const SESSION_LIFETIME: Duration = Duration::from_secs(180);
+pub(super) const SESSION_LIFETIME: Duration = Duration::from_secs(180);
 
 /// What there is around the interface that no route may take away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,7 +57,10 @@ pub fn target(
 
 /// Adopts from the host what we do not mind: the endpoint a peer roamed to while its session lives, an endpoint where
 /// we know none, and any port where we asked for none.
-pub fn settle(mut want: Device, have: Option<&Observation>) -> Device {
+///
+/// `before` is what the interface was last made from: an endpoint that the server has changed since is news, and goes
+/// before one that a peer roamed to.
+pub fn settle(mut want: Device, have: Option<&Observation>, before: Option<&Assignment>) -> Device {
     let Some(Observation { device, stats }) = have else {
         return want;
     };
@@ -66,7 +69,9 @@ pub fn settle(mut want: Device, have: Option<&Observation>) -> Device {
         let Some(current) = device.peers.get(public_key) else { continue };
         let age = stats.get(public_key).and_then(|stats| stats.handshake_age);
         let alive = age.is_some_and(|age| age < SESSION_LIFETIME);
-        if peer.endpoint.is_none() || (alive && current.endpoint.is_some()) {
+        let known = before.and_then(|before| before.peers.get(public_key));
+        let moved = known.is_some_and(|known| known.endpoint != peer.endpoint);
+        if peer.endpoint.is_none() || (alive && !moved && current.endpoint.is_some()) {
             peer.endpoint = current.endpoint;
         }
     }
@@ -162,10 +167,25 @@ mod tests {
             let want = want(&assignment(&["10.101.0.2/32"]), &Policy::default());
             let have = observed(&want, Duration::from_secs(age));
 
-            let settled = settle(want, Some(&have));
+            let settled = settle(want, Some(&have), None);
 
             assert_eq!(settled.peers[&PublicKey([2; 32])].endpoint, expected.parse().ok());
         }
+    }
+
+    #[test]
+    fn takes_an_endpoint_that_the_server_changed_from_a_live_peer() {
+        let before = assignment(&["10.101.0.2/32"]);
+        let mut now = before.clone();
+        for peer in now.peers.values_mut() {
+            peer.endpoint = "192.0.2.1:4500".parse().ok();
+        }
+        let want = want(&now, &Policy::default());
+        let have = observed(&want, Duration::from_secs(10));
+
+        let settled = settle(want, Some(&have), Some(&before));
+
+        assert_eq!(settled.peers[&PublicKey([2; 32])].endpoint, "192.0.2.1:4500".parse().ok());
     }
 
     #[test]
@@ -177,7 +197,7 @@ mod tests {
             peer.endpoint = None;
         }
 
-        let settled = settle(want, Some(&have));
+        let settled = settle(want, Some(&have), None);
 
         assert_eq!(settled, have.device);
     }

@@ -68,7 +68,7 @@ fn an_outage_leaves_everything_up(lab: &mut Lab) -> Result<()> {
 
     let noticed = eventually("the failure in the status", NOTICED, || {
         let status = status(&world, &two).ok()?;
-        status["last_error"].as_str().map(ToOwned::to_owned)
+        status["last_error"]["message"].as_str().map(ToOwned::to_owned)
     })?;
 
     assert!(noticed.contains("502"), "{noticed}");
@@ -105,7 +105,7 @@ fn one_answer_that_the_host_is_gone_removes_nothing(lab: &mut Lab) -> Result<()>
     world.server.delete_host(joined["host_id"].as_str().context("no host id")?.parse()?)?;
 
     eventually("the answer", NOTICED, || {
-        status(&world, &node).ok()?["last_error"].as_str()?.contains("has deleted this host").then_some(())
+        status(&world, &node).ok()?["last_error"]["message"].as_str()?.contains("has deleted this host").then_some(())
     })?;
     assert_eq!(status(&world, &node)?["state"], "up");
     assert!(node.interfaces()?.iter().any(|interface| interface.name == "enroll0" && interface.up));
@@ -133,7 +133,7 @@ fn a_rejoin_keeps_the_tunnel(lab: &mut Lab) -> Result<()> {
         world.server.faults().inject(usize::MAX, path, fault);
         let (process, result) = world.join(&two, &key, &[])?;
         assert_eq!(result["result"], "already-enrolled-offline");
-        assert!(result["last_error"].as_str().is_some_and(|error| error.contains(said)), "{result}");
+        assert!(result["last_error"]["message"].as_str().is_some_and(|error| error.contains(said)), "{result}");
         assert!(!two.ping(there, 1, NOTICED)?.replies.is_empty(), "{said}");
         world.server.faults().clear();
         serving = process;
@@ -150,7 +150,9 @@ fn an_answer_without_anything_in_it(lab: &mut Lab) -> Result<()> {
 
     world.server.faults().edit_pull(|pull| *pull = serde_json::json!({}));
 
-    eventually("the refusal", NOTICED, || status(&world, &two).ok()?["last_error"].as_str().map(ToOwned::to_owned))?;
+    eventually("the refusal", NOTICED, || {
+        status(&world, &two).ok()?["last_error"]["message"].as_str().map(ToOwned::to_owned)
+    })?;
     let status = status(&world, &two)?;
     assert_eq!((status["state"].as_str(), status["peers"].as_array().map(Vec::len)), (Some("up"), Some(1)));
     assert!(!world.saved(&two)?[0]["phase"]["assignment"]["peers"].as_object().context("none saved")?.is_empty());

@@ -3,20 +3,27 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod actions;
 mod join;
 mod lasting;
 mod leave;
 mod refused;
+mod run;
 mod scenario;
+mod service;
+mod status;
 mod world;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut cases = join::cases();
+    let mut cases = actions::cases();
+    cases.extend(join::cases());
     cases.extend(lasting::cases());
     cases.extend(leave::cases());
     cases.extend(refused::cases());
+    cases.extend(run::cases());
     cases.extend(scenario::cases());
+    cases.extend(service::cases());
     lab::trials(cases)
 }

@@ -1,13 +1,19 @@
 //! A server in the hub, and agents in nodes.
 
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, TcpListener},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use enroll_agent::mock_server::{Handle, NewKey, NewNetwork, Options, start};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::lab::{Exit, Lab, Node, Output, Process, Program};
+use crate::lab::{Exit, Lab, Node, Output, Process, Program, eventually};
 
 /// A server in the lab's hub, with two networks: `plant-a` (IPv4) and `office` (both families).
 pub(crate) struct World {
@@ -21,7 +27,12 @@ impl World {
     }
 
     pub(crate) fn with(lab: &Lab, options: Options) -> Result<Self> {
-        let listener = TcpListener::bind((Lab::V4, 0))?;
+        Self::at(lab, Lab::V4.into(), options)
+    }
+
+    /// The same at one of the hub's addresses.
+    pub(crate) fn at(lab: &Lab, address: IpAddr, options: Options) -> Result<Self> {
+        let listener = TcpListener::bind((address, 0))?;
         let server = lab.block_on(start(listener, options))?;
         let folder = tempfile::tempdir()?;
         fs::write(folder.path().join("ca.pem"), server.ca_pem())?;
@@ -49,6 +60,13 @@ impl World {
         Ok(keys.iter().find(|key| named(&key.names)).context("no such key")?.uses_remaining)
     }
 
+    /// The id of a key, by which it can be changed.
+    pub(crate) fn key_id(&self, name: &str) -> Result<String> {
+        let keys = self.server.keys()?;
+        let named = |names: &Option<Vec<String>>| names.iter().flatten().any(|other| other == name);
+        Ok(keys.into_iter().find(|key| named(&key.names)).context("no such key")?.id.to_string())
+    }
+
     /// A command of the agent in `node`, with folders of its own.
     pub(crate) fn agent(&self, node: &Node, arguments: &[&str]) -> Program {
         let own = self.own(node);
@@ -69,7 +87,7 @@ impl World {
         fs::write(&file, token)?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         let endpoint = node.v4.to_string();
-        let program = self.agent(node, &["join", "--json", "--endpoint", &endpoint]);
+        let program = self.agent(node, &["join", "--json"]).env("ENROLL_AGENT_ENDPOINT", endpoint);
         node.spawn(program.arg("--key-file").arg(file).args(more))
     }
 
@@ -99,7 +117,57 @@ impl World {
         Ok(saved)
     }
 
-    fn own(&self, node: &Node) -> PathBuf {
+    /// Writes the node's own configuration, which the agent reads instead of the common one.
+    pub(crate) fn configure(&self, node: &Node, text: &str) -> Result<()> {
+        fs::create_dir_all(self.own(node))?;
+        let file = self.own(node).join("agent.toml");
+        fs::write(&file, text)?;
+        Ok(fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?)
+    }
+
+    /// Starts the service in `node`, and waits until it answers.
+    pub(crate) fn serve(&self, node: &Node, more: &[&str]) -> Result<Process> {
+        let config = self.own(node).join("agent.toml");
+        if !config.exists() {
+            self.configure(node, "")?;
+        }
+        let program = self.agent(node, &["run", "--spread", "0", "--backend", "userspace"]).args(more);
+        let endpoint = node.v4.to_string();
+        let program = program.env("ENROLL_AGENT_CONFIG", config).env("ENROLL_AGENT_ENDPOINT", endpoint);
+        let service = node.spawn(program)?;
+        eventually("the service", JOINED, || {
+            let check = self.run(node, &["status", "--check", "startup"]).ok()?;
+            (check.exit == Some(Exit::Code(0))).then_some(())
+        })
+        .with_context(|| format!("{:?}", service.output()))?;
+        Ok(service)
+    }
+
+    /// Starts the service in `node` and has it join with `token`.
+    pub(crate) fn enrolled(&self, node: &Node, token: &str) -> Result<Process> {
+        let service = self.serve(node, &[])?;
+        let joined = node.run(self.agent(node, &["join", "-"]).stdin(token), DONE)?;
+        ensure!(joined.exit == Some(Exit::Code(0)), "{joined:?}");
+        Ok(service)
+    }
+
+    /// Asks the server for something as its administrator; returns the status of the answer.
+    pub(crate) fn admin(&self, lab: &Lab, method: &str, path: &str, body: &Value) -> Result<u16> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(rustls::pki_types::pem::PemObject::from_pem_slice(self.server.ca_pem().as_bytes())?)?;
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let tls = tls.with_root_certificates(roots).with_no_client_auth();
+        let url = format!("https://{}{path}", self.server.addr());
+        lab.block_on(async {
+            let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build()?;
+            let request =
+                client.request(method.parse()?, url).bearer_auth(self.server.master_key()).body(body.to_string());
+            Ok(request.send().await?.status().as_u16())
+        })
+    }
+
+    pub(crate) fn own(&self, node: &Node) -> PathBuf {
         self.folder.path().join(&node.name)
     }
 }

@@ -64,7 +64,11 @@ struct Running {
 impl Helper {
     fn handle(&mut self, request: Request) -> Result<Value> {
         match request {
+            Request::AddAddress(net) => value(with_netlink(async |handle| {
+                netlink::add_address(handle, "eth0", net.addr(), net.prefix_len()).await
+            })?),
             Request::Configure(uplink) => value(configure(uplink)?),
+            Request::DeleteInterface(name) => value(with_netlink(async |handle| netlink::delete(handle, &name).await)?),
             Request::Interfaces => value(netlink::interfaces()?),
             Request::Output { handle } => value(self.running(handle)?.output()?),
             Request::Ping { to, replies, deadline } => {
@@ -172,13 +176,19 @@ fn gather(pipe: impl Read, lines: &Mutex<Vec<String>>) {
 fn configure(uplink: Uplink) -> Result<()> {
     let Uplink { v4, v4_gateway, v6, v6_gateway } = uplink;
     netlink::trust_addresses("eth0")?;
+    with_netlink(async |handle| {
+        netlink::up(handle, "lo").await?;
+        netlink::add_address(handle, "eth0", IpAddr::V4(v4), 30).await?;
+        netlink::add_address(handle, "eth0", IpAddr::V6(v6), 126).await?;
+        netlink::up(handle, "eth0").await?;
+        netlink::add_default_routes(handle, v4_gateway, v6_gateway).await
+    })
+}
+
+fn with_netlink(ask: impl AsyncFnOnce(&rtnetlink::Handle) -> Result<()>) -> Result<()> {
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let handle = netlink::connect()?;
-        netlink::up(&handle, "lo").await?;
-        netlink::add_address(&handle, "eth0", IpAddr::V4(v4), 30).await?;
-        netlink::add_address(&handle, "eth0", IpAddr::V6(v6), 126).await?;
-        netlink::up(&handle, "eth0").await?;
-        netlink::add_default_routes(&handle, v4_gateway, v6_gateway).await
+        ask(&handle).await
     })
 }
 

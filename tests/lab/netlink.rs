@@ -41,6 +41,11 @@ pub(super) async fn add_address(handle: &Handle, name: &str, address: IpAddr, pr
     request.execute().await.with_context(|| format!("cannot give {name} the address {address}"))
 }
 
+/// Deletes an interface.
+pub(super) async fn delete(handle: &Handle, name: &str) -> Result<()> {
+    handle.link().del(index(name)?).execute().await.with_context(|| format!("cannot delete {name}"))
+}
+
 /// Sets an interface up.
 pub(super) async fn up(handle: &Handle, name: &str) -> Result<()> {
     let link = LinkUnspec::new_with_index(index(name)?).up().build();

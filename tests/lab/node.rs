@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use ipnet::IpNet;
 use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use serde_json::{Deserializer, Value};
@@ -83,6 +84,22 @@ impl Node {
     /// If the node is gone; silence is an answer without replies.
     pub(crate) fn ping(&self, to: impl Into<IpAddr>, replies: usize, deadline: Duration) -> Result<Pings> {
         self.ask(&Request::Ping { to: to.into(), replies, deadline })
+    }
+
+    /// Gives the node a further address, as a machine gets one that comes to another network.
+    ///
+    /// # Errors
+    /// If the node is gone or does not take it.
+    pub(crate) fn add_address(&self, address: IpNet) -> Result<()> {
+        self.ask(&Request::AddAddress(address))
+    }
+
+    /// Deletes one of the node's interfaces, as somebody else might.
+    ///
+    /// # Errors
+    /// If the node is gone or has no such interface.
+    pub(crate) fn delete_interface(&self, name: &str) -> Result<()> {
+        self.ask(&Request::DeleteInterface(name.to_owned()))
     }
 
     /// Lists the node's interfaces by name.

@@ -16,8 +16,12 @@ pub(super) type Answer = Result<serde_json::Value, String>;
 /// What the hub asks for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
+    /// Gives eth0 a further address; answers nothing.
+    AddAddress(IpNet),
     /// Brings up lo and eth0 with these addresses; answers nothing.
     Configure(Uplink),
+    /// Deletes an interface; answers nothing.
+    DeleteInterface(String),
     /// Answers `Vec<Interface>`.
     Interfaces,
     /// Answers [`Output`] so far.

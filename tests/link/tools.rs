@@ -24,7 +24,7 @@ pub(crate) async fn open_as(on: On, name: &str, public_key: PublicKey) -> AnyLin
         On::Memory => return AnyLink::Memory(Memory::new()),
         On::Userspace => Backend::Userspace,
     };
-    link::open(backend, self::name(name), public_key).unwrap()
+    link::open(backend, self::name(name), [public_key].into()).unwrap()
 }
 
 /// Plans from what is there, applies, and checks that it is as wanted and that nothing is left to plan.

@@ -57,6 +57,55 @@ async fn users_log_in_and_are_administrators() {
 }
 
 #[tokio::test]
+async fn the_first_user_makes_and_deletes_the_others() {
+    let bench = Bench::new().await;
+    let send = async |method: Method, path: &str, body: Value, session: &str| {
+        bench.send(method, path, body.to_string(), Some(session)).await
+    };
+    let log_in = async |name: &str, password: &str| {
+        let body = json!({"username": name, "password": password}).to_string();
+        let answer = bench.send(Method::POST, "/api/users/adm/authenticate", body, None).await;
+        let answer: Value = answer.document().await;
+        answer["Response"]["AuthToken"].as_str().unwrap_or_default().to_owned()
+    };
+    let alice = json!({"username": "alice", "password": "open sesame"});
+    bench.send(Method::POST, "/api/users/adm/createsuperadmin", alice.to_string(), None).await;
+    let alice = log_in("alice", "open sesame").await;
+
+    let refused = [
+        ("bob", "12345", "username must have more than 3 characters"),
+        ("joe 5", "12345", "invalid character(s) in username"),
+        ("bobby", "1234", "password must have a minimum of 5 characters"),
+    ];
+    for (name, password, text) in refused {
+        let body = json!({"username": name, "password": password, "platform_role_id": "admin"});
+        let answer = send(Method::POST, "/api/users/new", body, &alice).await;
+        assert_eq!(message(answer).await, (400, text.to_owned()));
+    }
+    let bobby = json!({"username": "bobby", "password": "12345", "platform_role_id": "service-user"});
+    let made: Value = send(Method::POST, "/api/users/bobby", bobby.clone(), &alice).await.document().await;
+    assert_eq!((&made["platform_role_id"], &made["issuperadmin"]), (&json!("admin"), &json!(false)));
+    let by_master = message(bench.admin(Method::POST, "/api/users/bobby", bobby).await).await;
+    assert_eq!(by_master, (400, "record not found".into()));
+    let listed: Value = send(Method::GET, "/api/users", json!(null), &alice).await.document().await;
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+
+    let changed = json!({"username": "bobby", "password": "54321"});
+    assert_eq!(send(Method::PUT, "/api/users/bobby", changed, &alice).await.status(), 200);
+    let bobby = log_in("bobby", "54321").await;
+    let own: Value = send(Method::GET, "/api/users/bobby", json!(null), &bobby).await.document().await;
+    assert_eq!(own["username"], "bobby");
+    let other = message(send(Method::GET, "/api/users/alice", json!(null), &bobby).await).await;
+    assert_eq!(other, (403, "forbidden".into()));
+
+    let first = message(send(Method::DELETE, "/api/users/alice", json!(null), &bobby).await).await;
+    assert_eq!(first, (500, "superadmin cannot be deleted".into()));
+    let gone = send(Method::DELETE, "/api/users/bobby", json!(null), &alice).await;
+    assert_eq!(gone.text().await.unwrap(), "\"bobby deleted.\"\n");
+    assert_eq!(send(Method::GET, "/api/users", json!(null), &bobby).await.status(), 401);
+}
+
+#[tokio::test]
 async fn hosts_are_listed_in_pages_and_changed() {
     let bench = Bench::new().await;
     for (name, number) in [("c", 3), ("a", 1), ("b", 2)] {
@@ -79,7 +128,14 @@ async fn hosts_are_listed_in_pages_and_changed() {
     host["mtu"] = json!(1300);
     host["persistentkeepalive"] = json!(7);
     let changed: Value = bench.admin(Method::PUT, &path, host.clone()).await.document().await;
+    host["wg_public_listen_port"] = json!(0);
     assert_eq!(changed, host);
+    let emptied =
+        json!({"id": host["id"], "name": "", "mtu": 0, "listenport": 0, "persistentkeepalive": 0, "dns": " "});
+    let kept: Value = bench.admin(Method::PUT, &path, emptied).await.document().await;
+    for field in ["name", "mtu", "listenport", "persistentkeepalive", "dns"] {
+        assert_eq!(kept[field], host[field], "{field}");
+    }
     let pulled = bench.pull(&device("a", 1)).await.1.host;
     assert_eq!((pulled.name.as_str(), pulled.mtu, pulled.persistent_keepalive), ("renamed", 1300, 7_000_000_000));
     assert_eq!(events.try_recv(), Ok(Event::HostUpdated { host: device("a", 1).id }));
@@ -105,6 +161,9 @@ async fn hosts_are_asked_for_keys_pulls_and_upgrades() {
     }
     let missing = format!("/api/hosts/{}/keys", Uuid::from_u128(1));
     let missing = message(bench.admin(Method::PUT, &missing, json!(null)).await).await;
+    assert_eq!(missing, (400, "record not found".into()));
+    let missing = format!("/api/hosts/{}/upgrade", Uuid::from_u128(1));
+    let missing = message(bench.admin(Method::PUT, &missing, json!(null)).await).await;
     assert_eq!(missing, (404, "record not found".into()));
 }
 
@@ -124,9 +183,24 @@ async fn nodes_are_changed_one_by_one_and_in_bulk() {
     let changed: Value = bench.admin(Method::PUT, &path, node.clone()).await.document().await;
     assert_eq!(changed, node);
 
+    node["address"] = json!("10.101.0.77/16");
+    let moved: Value = bench.admin(Method::PUT, &path, node.clone()).await.document().await;
+    assert_eq!(moved["address"], "10.101.0.77/16");
+    node["address"] = json!("10.101.0.2/16");
+    let taken = message(bench.admin(Method::PUT, &path, node.clone()).await).await;
+    assert_eq!(taken, (400, "ip specified is already allocated:  10.101.0.2/16".into()));
+    node["address"] = json!("");
+    let kept: Value = bench.admin(Method::PUT, &path, node).await.document().await;
+    assert_eq!(kept["address"], "10.101.0.77/16");
+    let elsewhere = format!("/api/nodes/office/{}/gateway", ids[0]);
+    let elsewhere = message(bench.admin(Method::POST, &elsewhere, json!({})).await).await;
+    assert_eq!(elsewhere, (400, "network url param does not match node network".into()));
+    let unknown = message(bench.admin(Method::POST, "/api/nodes/office/plant-a/gateway", json!({})).await).await;
+    assert_eq!(unknown, (400, "error fetching node during parameter validation: no result found".into()));
+
     let status = "/api/v1/nodes/plant-a/bulk/status";
     let answer = bench.admin(Method::PUT, status, json!({"ids": ids, "connected": false})).await;
-    assert_eq!(message(answer).await, (202, "bulk disconnect of 2 node(s) accepted".into()));
+    assert_eq!(message(answer).await, (202, "bulk DISCONNECT of 2 node(s) accepted".into()));
     assert!(bench.handle.nodes().unwrap().iter().all(|node| !node.connected));
     let bulk = "/api/v1/nodes/plant-a/bulk";
     let answer = bench.admin(Method::DELETE, bulk, json!({"ids": []})).await;
@@ -257,3 +331,119 @@ const CALLS: &str = "
     get /api/ext/v1/audit/export
     get /api/ext/v1/openapi.json
 ";
+
+#[tokio::test]
+async fn networks_are_refused_with_the_real_messages() {
+    let bench = Bench::new().await;
+    let create = |body: Value| bench.admin(Method::POST, "/api/networks", body);
+    let refused = [
+        (json!({"netid": "a".repeat(33)}), "network name shouldn't exceed 32 characters"),
+        (json!({"netid": "lab"}), "IPv4 or IPv6 CIDR required"),
+        (json!({"netid": "lab", "addressrange": "10.55.0.0"}), "invalid CIDR address: 10.55.0.0"),
+        (json!({"netid": "lab", "addressrange": "10.55.0.0/31"}), "cannot create network with /31 or /32 cidr"),
+        (json!({"netid": "lab", "addressrange6": "fd55::/127"}), "cannot create network with /127 or /128 cidr"),
+        (json!({"netid": "plant-a", "addressrange": "10.101.7.0/24"}), "network cidr already in use"),
+        (json!({"netid": "lab", "addressrange6": "fd00::/16"}), "network cidr already in use"),
+        (json!({"netid": "", "addressrange": "10.55.0.0/16"}), "network name cannot be empty"),
+        (json!({"netid": "Lab!", "addressrange": "10.55.0.0/16"}), "invalid character(s) in network name"),
+        (json!({"netid": "plant-a", "addressrange": "10.55.0.0/16"}), "invalid network name"),
+    ];
+    for (body, text) in refused {
+        assert_eq!(message(create(body).await).await, (400, text.to_owned()));
+    }
+
+    let asked = json!({"netid": "lab", "addressrange": "10.55.0.0/16", "defaultmtu": 1400, "auto_remove": true});
+    let made: Value = create(asked).await.document().await;
+
+    assert_eq!((&made["defaultmtu"], &made["defaultkeepalive"]), (&json!(1400), &json!(20)));
+    assert_eq!(made["auto_remove_threshold"], 60);
+    let unknown = message(bench.admin(Method::GET, "/api/networks/nosuch", json!(null)).await).await;
+    assert_eq!(unknown, (404, "record not found".into()));
+}
+
+#[tokio::test]
+async fn the_real_server_deletes_networks_without_asking() {
+    let bench = Bench::with(Options { netmaker_compat: true, ..Options::default() }).await;
+    bench.join("office", "a", 1).await;
+
+    for network in ["office", "nosuch"] {
+        let path = format!("/api/networks/{network}");
+        assert_eq!(bench.admin(Method::DELETE, &path, json!(null)).await.status(), 200, "{network}");
+    }
+
+    assert_eq!(bench.handle.nodes().unwrap(), []);
+}
+
+#[tokio::test]
+async fn hosts_that_are_not_there_cannot_be_deleted() {
+    let bench = Bench::new().await;
+    let unknown = Uuid::from_u128(1);
+
+    for path in [format!("/api/hosts/{unknown}?force=true"), format!("/api/v1/ui/hosts/{unknown}")] {
+        let answer = message(bench.admin(Method::DELETE, &path, json!(null)).await).await;
+        assert_eq!(answer, (500, "record not found".into()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_refused_as_recorded() {
+    let bench = Bench::new().await;
+    let (own, other) = (bench.join("plant-a", "a", 1).await, bench.join("plant-a", "b", 2).await);
+    let node = bench.node(own.id, "plant-a");
+    let (session, master) = (bench.session(&own).await, bench.handle.master_key().to_owned());
+    let fallback = format!("/api/v1/fallback/host/{}", own.id);
+    let host = format!("/api/hosts/{}", own.id);
+    let unknown = "error fetching node during parameter validation: no result found";
+    let cases = [
+        (Method::POST, "/api/hosts/adm/authenticate".into(), "", &session, 400, "EOF"),
+        (Method::POST, "/api/hosts/adm/authenticate".into(), "{", &session, 400, "unexpected EOF"),
+        (
+            Method::POST,
+            "/api/hosts/adm/authenticate".into(),
+            "x",
+            &session,
+            400,
+            "invalid character 'x' looking for beginning of value",
+        ),
+        (Method::POST, "/api/hosts/adm/authenticate".into(), "null", &session, 400, "W1R3: ID can't be empty"),
+        (Method::PUT, fallback.clone(), "", &session, 500, "EOF"),
+        (Method::PUT, "/api/v1/fallback/host/x".into(), "{}", &session, 403, "forbidden"),
+        (Method::GET, format!("/api/v1/host/{}/peer_info", other.id), "", &session, 403, "forbidden"),
+        (Method::DELETE, "/api/nodes/plant-a/x".into(), "", &session, 400, "no result found"),
+        (Method::DELETE, "/api/nodes/plant-a/x".into(), "", &master, 400, unknown),
+        (
+            Method::GET,
+            format!("/api/nodes/office/{node}"),
+            "",
+            &session,
+            400,
+            "network url param does not match node network",
+        ),
+        (Method::POST, format!("/api/nodes/plant-a/{node}/gateway/unassign"), "", &master, 400, unknown),
+        (Method::PUT, host.clone(), "{}", &master, 400, "failed to parse host id: invalid UUID length: 0"),
+        (Method::PUT, host.clone(), "", &master, 500, "EOF"),
+        (Method::DELETE, format!("{host}/networks/nosuch"), "", &master, 500, "host not part of the network nosuch"),
+        (
+            Method::DELETE,
+            format!("/api/hosts/{}/networks/office", Uuid::from_u128(1)),
+            "",
+            &master,
+            400,
+            "node not found",
+        ),
+        (Method::PUT, "/api/networks/nosuch".into(), "{}", &master, 400, "record not found"),
+        (
+            Method::POST,
+            "/api/networks".into(),
+            r#"{"netid": "lab", "addressrange": "10.55.0.0/16", "defaultkeepalive": 2000}"#,
+            &master,
+            400,
+            "default keep alive must be less than 1000",
+        ),
+    ];
+
+    for (method, path, body, bearer, code, text) in cases {
+        let answer = bench.send(method.clone(), &path, body.to_owned(), Some(bearer)).await;
+        assert_eq!(message(answer).await, (code, text.to_owned()), "{method} {path}");
+    }
+}

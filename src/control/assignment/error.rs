@@ -58,9 +58,6 @@ pub enum AssignmentError {
     /// A network name with other characters than names have.
     #[error("a network has an unusable name")]
     Network(#[from] NetworkNameError),
-    /// A connected network without any address.
-    #[error("network {0} assigns no address")]
-    NoAddress(NetworkName),
     /// Two networks claim the same addresses.
     #[error("networks {first} ({first_range}) and {second} ({second_range}) overlap")]
     Overlap {

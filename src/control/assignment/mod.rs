@@ -14,8 +14,8 @@ use uuid::Uuid;
 pub use self::error::AssignmentError;
 use super::wire;
 use crate::model::{
-    Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PublicKey, Relay, RelayChoice, Remark,
-    Server,
+    Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PrivateKey, PublicKey, Relay, RelayChoice,
+    Remark, Server,
 };
 
 /// What the server says about itself, as far as it is used.
@@ -46,8 +46,8 @@ pub fn network_names(pull: &wire::HostPull) -> BTreeSet<NetworkName> {
 /// [`AssignmentError`] for the first value that cannot be used; no part of the answer is then.
 pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignment, AssignmentError> {
     refuse_foreign(pull.host.id, identity)?;
-    let own_key = identity.private_key.public_key();
-    if PublicKey::from(pull.host.public_key) != own_key {
+    let own = own_keys(identity);
+    if !own.contains(&host_key(pull)) {
         return Err(AssignmentError::ForeignKey);
     }
     let mut assignment = Assignment {
@@ -56,6 +56,10 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         name: pull.host.name.chars().filter(|character| !character.is_control()).take(253).collect(),
         ..Assignment::default()
     };
+    let mut remarks = BTreeSet::new();
+    if pull.fw_update.is_egress_gateway {
+        remarks.insert(Remark::EgressGatewayUnsupported);
+    }
     for wire in pull.nodes.iter().flatten() {
         let network: NetworkName = wire.network.parse()?;
         if is_leaving(wire) {
@@ -63,23 +67,66 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         } else {
             refuse_foreign(wire.host_id, identity)?;
             let node = node(wire, &network)?;
+            if node.addresses.is_empty() && node.connection == Connection::Connected {
+                remarks.insert(Remark::NetworkWithoutAddress(network.clone()));
+            }
             if assignment.nodes.insert(network.clone(), node).is_some() {
                 return Err(AssignmentError::Duplicate(network));
             }
         }
     }
     refuse_overlaps(&assignment.nodes)?;
-    for wire in pull.peers.iter().flatten().filter(|wire| !wire.remove) {
+    let PushedPeers { peers, remarks: about_peers } = peers(pull.peers.as_deref().unwrap_or_default(), &own)?;
+    remarks.extend(about_peers);
+    Ok(Assignment { peers, remarks, ..assignment })
+}
+
+/// The WireGuard key that the server knows this host by.
+pub fn host_key(pull: &wire::HostPull) -> PublicKey {
+    pull.host.public_key.into()
+}
+
+/// A host's peers, without the rest of an assignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushedPeers {
+    /// All of them.
+    pub peers: BTreeMap<PublicKey, Peer>,
+    /// What was left out, and why.
+    pub remarks: BTreeSet<Remark>,
+}
+
+/// Checks the peers that were pushed to the host of `identity`.
+///
+/// # Errors
+/// [`AssignmentError`] for the first value that cannot be used; no part of the message is then.
+pub fn pushed_peers(update: &wire::HostPeerUpdate, identity: &Identity) -> Result<PushedPeers, AssignmentError> {
+    refuse_foreign(update.host.id, identity)?;
+    let listed = update.host_peers.as_ref().or(update.peers_compat.as_ref());
+    peers(listed.map_or(&[], Vec::as_slice), &own_keys(identity))
+}
+
+fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<PushedPeers, AssignmentError> {
+    let (mut peers, mut remarks) = (BTreeMap::new(), BTreeSet::new());
+    for wire in listed.iter().filter(|wire| !wire.remove) {
         let public_key = PublicKey::from(wire.public_key);
-        if public_key == own_key {
-            assignment.remarks.insert(Remark::OwnKeyAmongPeers);
+        if own.contains(&public_key) {
+            remarks.insert(Remark::OwnKeyAmongPeers);
             continue;
         }
-        let peer = peer(wire, public_key, &mut assignment.remarks)?;
-        merge(assignment.peers.entry(public_key).or_default(), peer);
+        let peer = peer(wire, public_key, &mut remarks)?;
+        merge(peers.entry(public_key).or_default(), peer);
     }
-    refuse_shared_allowed_ips(&assignment.peers)?;
-    Ok(assignment)
+    refuse_shared_allowed_ips(&peers)?;
+    Ok(PushedPeers { peers, remarks })
+}
+
+/// The key in force, and the one that is being announced.
+fn own_keys(identity: &Identity) -> Vec<PublicKey> {
+    [Some(&identity.private_key), identity.next_key.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(PrivateKey::public_key)
+        .collect()
 }
 
 /// Fills in what the server knows about the relays that an assignment names by node id only.
@@ -126,9 +173,6 @@ fn node(wire: &wire::Node, network: &NetworkName) -> Result<Node, AssignmentErro
             }
             addresses.insert(net);
         }
-    }
-    if addresses.is_empty() && wire.connected {
-        return Err(AssignmentError::NoAddress(network.clone()));
     }
     let tags: BTreeSet<String> = wire.tags.iter().flat_map(|tags| tags.0.iter().cloned()).collect();
     if tags.iter().any(|tag| tag.chars().any(char::is_control)) {

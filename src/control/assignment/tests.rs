@@ -26,11 +26,10 @@ fn reads_the_recorded_pull() {
 #[test]
 fn names_the_value_that_cannot_be_used() {
     type Spoil = fn(&mut Value);
-    let cases: [(Spoil, &str); 14] = [
+    let cases: [(Spoil, &str); 13] = [
         (|pull| pull["nodes"][0]["address"]["Mask"] = json!("/wD/AA=="), "network plant-a: address 10.101.0.3"),
         (|pull| pull["nodes"][0]["address"]["IP"] = json!("127.0.0.1"), "network plant-a: address 127.0.0.1"),
         (|pull| pull["nodes"][0]["address"]["Mask"] = json!("AAAAAA=="), "network plant-a: address 10.101.0.3"),
-        (|pull| pull["nodes"][0]["address"] = json!({"IP": "", "Mask": null}), "network plant-a assigns no address"),
         (|pull| pull["nodes"][1]["address"]["IP"] = json!("10.101.9.9"), "overlap"),
         (|pull| pull["nodes"][1]["network"] = json!("plant-a"), "network plant-a is assigned twice"),
         (|pull| pull["nodes"][1]["network"] = json!("../x"), "a network has an unusable name"),
@@ -64,6 +63,23 @@ fn our_own_key_among_the_peers_is_skipped_with_a_remark() {
 
     assert_eq!(assignment.peers.len(), 1);
     assert_eq!(assignment.remarks, BTreeSet::from([Remark::OwnKeyAmongPeers]));
+}
+
+#[test]
+fn a_network_without_an_address_hinders_no_other() {
+    let assignment = check(|pull| pull["nodes"][0]["address"] = json!({"IP": "", "Mask": "//8AAA=="})).unwrap();
+
+    let plant: NetworkName = "plant-a".parse().unwrap();
+    assert!(assignment.nodes[&plant].addresses.is_empty());
+    assert!(!assignment.nodes[&"office".parse().unwrap()].addresses.is_empty());
+    assert_eq!(assignment.remarks, BTreeSet::from([Remark::NetworkWithoutAddress(plant)]));
+}
+
+#[test]
+fn an_egress_gateway_is_told_that_it_is_none() {
+    let assignment = check(|pull| pull["fw_update"]["is_egress_gw"] = json!(true)).unwrap();
+
+    assert_eq!(assignment.remarks, BTreeSet::from([Remark::EgressGatewayUnsupported]));
 }
 
 #[test]

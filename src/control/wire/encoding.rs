@@ -178,9 +178,6 @@ pub enum NetError {
         /// Bytes in the mask; 4 for IPv4, 16 for IPv6.
         length: usize,
     },
-    /// There is a mask and no address.
-    #[error("a mask without an address")]
-    NoAddress,
     /// The mask is not ones followed by zeros.
     #[error("address {0} has a mask that is no prefix")]
     NotContiguous(IpAddr),
@@ -205,12 +202,11 @@ impl IpNet {
     /// Reads address and prefix length; `None` for the empty form.
     ///
     /// # Errors
-    /// [`NetError`] if there is only half of it, the families differ, or the mask is no prefix.
+    /// [`NetError`] if there is no mask, the families differ, or the mask is no prefix.
     pub fn to_net(&self) -> Result<Option<ipnet::IpNet>, NetError> {
         let mask = self.mask.as_slice();
-        let Some(address) = self.ip.0 else {
-            return if mask.is_empty() { Ok(None) } else { Err(NetError::NoAddress) };
-        };
+        // The server writes masks beside addresses that are not there.
+        let Some(address) = self.ip.0 else { return Ok(None) };
         let bits = match (address, mask.len()) {
             (IpAddr::V4(_), 4) | (IpAddr::V6(_), 16) => {
                 mask.iter().fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte))

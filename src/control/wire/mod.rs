@@ -6,6 +6,7 @@
 //! nil is an `Option`, so that re-encoding keeps `null` apart from `[]`.
 
 mod admin;
+mod broker;
 mod encoding;
 pub mod essential;
 mod firewall;
@@ -26,6 +27,7 @@ pub use crate::model::Secret;
 
 pub use self::{
     admin::{AccessToken, ApiHost, ApiInterface, ApiNode, NamedPeers, Network, PeerInfo, PeerInfoEntry, PendingHost},
+    broker::{BrokerAddress, BrokerAddressError},
     encoding::{GoBytes, GoIp, IpNet, NetError, UdpAddr, WgKey},
     firewall::{AclRule, EgressInfo, FirewallRule, FwUpdate, IngressInfo},
     host::{AuthRequest, AuthToken, Host, HostInterface, RegisterResponse},

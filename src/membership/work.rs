@@ -3,22 +3,25 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    control::{self, Advice, Freshness, Rest, RestError, ServerFacts},
+    control::{self, Advice, AssignmentError, Freshness, Rest, RestError, ServerFacts, wire},
     daemon::clock,
     facts,
     link::LinkError,
-    model::{Assignment, Backend, Enrolled, InterfaceName, Membership, Phase, Server, Status, Token},
-    plan,
+    model::{
+        Assignment, Backend, Enrolled, ErrorReport, InterfaceName, Membership, Overrides, Phase, PublicKey, Server,
+        Stage, Status, Switch, Token,
+    },
+    plan::{self, Peers, Talk},
     store::Lock,
 };
 
-use super::{Greeting, Hands, MembershipError, OWN_PREFIX, Tunnel, error::describe, glance, join, tunnel};
+use super::{Greeting, Hands, MembershipError, OWN_PREFIX, Tunnel, glance, join, tunnel};
 
 /// The right and the means to work on one membership.
 #[derive(Debug)]
-pub struct Session {
+pub struct Work {
     authenticated_at: Option<Instant>,
-    error: Option<String>,
+    error: Option<ErrorReport>,
     pub(super) hands: Hands,
     _lock: Lock,
     pub(super) membership: Membership,
@@ -28,8 +31,11 @@ pub struct Session {
     pub(super) has_new_settings: bool,
     /// Whether the key on its way was taken in this run.
     pub(super) redeemed: bool,
+    /// The WireGuard key that the last pull named.
+    pub(super) key_on_server: Option<PublicKey>,
     pub(super) rest: Rest,
-    server_facts: Option<ServerFacts>,
+    /// How the server described itself in the last pull.
+    pub(super) server_config: Option<wire::ServerConfig>,
     pub(super) tunnel: Tunnel,
     /// An address that the server gave for further calls and that does not answer.
     unreachable: Option<Server>,
@@ -55,7 +61,7 @@ pub enum News {
     Nothing,
 }
 
-impl Session {
+impl Work {
     /// Starts work on `membership`; the interface is opened, not changed.
     pub(super) fn new(
         hands: Hands,
@@ -71,11 +77,12 @@ impl Session {
             hands,
             has_new_settings: false,
             _lock: lock,
+            key_on_server: None,
             membership,
             naming: None,
             redeemed: false,
             rest,
-            server_facts: None,
+            server_config: None,
             tunnel,
             unreachable: None,
         })
@@ -114,19 +121,33 @@ impl Session {
     }
 
     /// Why the last round failed; `None` after a good one.
-    pub fn last_error(&self) -> Option<&str> {
-        self.error.as_deref()
+    pub fn last_error(&self) -> Option<&ErrorReport> {
+        self.error.as_ref()
+    }
+
+    /// The membership as it is saved.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
     }
 
     /// Brings the interface up from the saved assignment, without the server.
     pub async fn bring_up(&mut self) -> Result<usize, MembershipError> {
-        match self.membership.enrolled() {
-            Some(enrolled) => {
+        match (self.membership.enrolled(), self.membership.switch) {
+            (Some(enrolled), Switch::On) => {
                 let assignment = enrolled.assignment.clone();
                 self.apply(&assignment).await
             }
-            None => Ok(0),
+            (Some(_), Switch::Off) | (None, _) => Ok(0),
         }
+    }
+
+    /// Looks at the interface and puts it in order; a failure is seen in the status.
+    pub async fn restore(&mut self) -> Result<usize, MembershipError> {
+        let result = self.bring_up().await;
+        if let Err(error) = &result {
+            self.note_failure(error);
+        }
+        result
     }
 
     /// Proves to the server who this host is, unless that was done lately.
@@ -177,9 +198,10 @@ impl Session {
     /// Asks the server for the assignment; nothing is changed.
     pub(super) async fn pull(&mut self, freshness: Freshness) -> Result<Assignment, MembershipError> {
         let pulled = self.call(async |rest| rest.pull(freshness).await).await?;
-        let assignment = control::assignment(&pulled, &self.membership.identity)
-            .map_err(|source| MembershipError::Assignment { server: self.membership.server.clone(), source })?;
-        self.server_facts = Some(control::server_facts(&pulled.server_config));
+        let assignment =
+            control::assignment(&pulled, &self.membership.identity).map_err(|error| self.unusable(error))?;
+        self.key_on_server = Some(control::host_key(&pulled));
+        self.server_config = Some(pulled.server_config);
         Ok(self.with_known_relays(assignment))
     }
 
@@ -210,7 +232,7 @@ impl Session {
             fingerprints.append(&mut sent);
         }
         sent.retain(|fingerprint| !fingerprints.contains(fingerprint));
-        let known = self.server_facts.clone().or_else(|| {
+        let known = self.server_config.as_ref().map(control::server_facts).or_else(|| {
             enrolled.map(|enrolled| ServerFacts {
                 api: Some(enrolled.api.clone()),
                 name: enrolled.server_name.clone(),
@@ -232,34 +254,74 @@ impl Session {
     }
 
     /// One round: authenticate if due, pull, apply what changed, save it, confirm what the server wants gone.
-    pub async fn round(&mut self, freshness: Freshness) -> Result<Round, MembershipError> {
-        let result = self.try_round(freshness).await;
-        self.error = result.as_ref().err().map(describe);
+    pub async fn round(&mut self, peers: Peers) -> Result<Round, MembershipError> {
+        let result = self.try_round(peers).await;
+        self.error = result.as_ref().err().map(|error| error.report(clock::unix_seconds()));
         result
     }
 
-    async fn try_round(&mut self, freshness: Freshness) -> Result<Round, MembershipError> {
+    /// What a session asks for: a proof, a check-in and a round, each if wanted.
+    pub async fn talk(&mut self, talk: Talk) -> Result<Round, MembershipError> {
+        let Talk { check_in, peers, prove } = talk;
+        if prove {
+            self.authenticated_at = None;
+        }
+        let told = match (prove, check_in) {
+            (_, true) => self.check_in().await,
+            (true, false) => self.authenticate().await,
+            (false, false) => Ok(()),
+        };
+        match told {
+            Ok(()) => self.round(peers).await,
+            Err(error) => {
+                self.note_failure(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_round(&mut self, peers: Peers) -> Result<Round, MembershipError> {
         let before = self.assignment();
+        let freshness = if peers == Peers::Recomputed { Freshness::Recomputed } else { Freshness::Cached };
         let mut assignment = self.pull(freshness).await?;
-        if news(&before, &assignment) == News::Networks && freshness == Freshness::Cached {
+        if networks_differ(&before, &assignment) && freshness == Freshness::Cached {
             // The server's cached peers are stale after memberships changed (protocol page, "Staleness").
             assignment = self.pull(Freshness::Recomputed).await?;
+        } else if peers == Peers::Pushed {
+            assignment.peers.clone_from(&before.peers);
+            assignment.remarks.retain(|remark| !remark.is_about_peers());
+            assignment.remarks.extend(before.remarks.iter().filter(|remark| remark.is_about_peers()).cloned());
         } else if assignment.peers.is_empty() && !before.peers.is_empty() {
             // A server that did not hear of us for an hour forgets our peers (protocol page, "Peer list").
             self.check_in().await?;
             assignment = self.pull(Freshness::Recomputed).await?;
         }
-        let news = news(&before, &assignment);
-        let changes = self.apply(&assignment).await?;
-        if news != News::Nothing {
-            self.keep(assignment.clone())?;
-        }
-        self.tell_port(&assignment, changes).await?;
+        self.promote_key().await?;
+        let round = self.take_over(&before, assignment.clone()).await?;
+        self.tell_port(&assignment, round.changes).await?;
         self.confirm_leaving(&assignment).await?;
-        if news != News::Nothing {
+        if round.news != News::Nothing {
             self.name_relays().await;
         }
+        Ok(round)
+    }
+
+    /// Applies `assignment` and saves it if it is another than `before`.
+    pub(super) async fn take_over(
+        &mut self,
+        before: &Assignment,
+        assignment: Assignment,
+    ) -> Result<Round, MembershipError> {
+        let news = news(before, &assignment);
+        let changes = self.apply(&assignment).await?;
+        if news != News::Nothing {
+            self.keep(assignment)?;
+        }
         Ok(Round { changes, news })
+    }
+
+    pub(super) fn unusable(&self, source: AssignmentError) -> MembershipError {
+        MembershipError::Assignment { server: self.membership.server.clone(), source }
     }
 
     /// Tells the server after `changes` which port it really became: peers have to hear of it.
@@ -271,8 +333,35 @@ impl Session {
     }
 
     /// Redeems a further key while the membership is in use; returns whether it was redeemed here before.
-    pub async fn redeem_further(&mut self, token: &Token) -> Result<Greeting, MembershipError> {
-        join::further(self, token).await
+    pub async fn redeem_further(
+        &mut self,
+        token: &Token,
+        report: &mut (dyn FnMut(Stage) + Send),
+    ) -> Result<Greeting, MembershipError> {
+        join::further(self, token, report).await
+    }
+
+    /// Takes over settings that were given now; the server is told with the next check-in.
+    ///
+    /// # Errors
+    /// [`MembershipError::Store`] if they cannot be saved; they hold until then.
+    pub fn adopt(&mut self, overrides: &Overrides) -> Result<(), MembershipError> {
+        let policy = overrides.over(self.membership.policy.clone());
+        if policy == self.membership.policy {
+            return Ok(());
+        }
+        if policy.ca_file != self.membership.policy.ca_file {
+            self.rest = self.hands.rest(&Membership { policy: policy.clone(), ..self.membership.clone() })?;
+            self.authenticated_at = None;
+        }
+        self.membership.policy = policy;
+        self.has_new_settings = true;
+        self.save()
+    }
+
+    /// Gives up connections that may be dead since this machine moved.
+    pub fn reconnect(&mut self) -> Result<(), MembershipError> {
+        Ok(self.rest.reconnect()?)
     }
 
     /// Saves the membership as it stands.
@@ -290,14 +379,13 @@ impl Session {
 
     /// Checks in and does one round with peers computed afresh.
     pub async fn sync(&mut self) -> Result<Round, MembershipError> {
-        self.check_in().await?;
-        self.round(Freshness::Recomputed).await
+        self.talk(Talk { check_in: true, peers: Peers::Recomputed, prove: false }).await
     }
 
     /// Tells the server that this host is alive and where, and settings that it has not heard of.
     pub async fn check_in(&mut self) -> Result<(), MembershipError> {
         let have = self.tunnel.observe().await?;
-        let port = tunnel::listen_port(&self.membership, have.as_ref())?;
+        let port = tunnel::listen_port(&self.membership, have)?;
         let facts = facts::gather(&[OWN_PREFIX]);
         if self.has_new_settings {
             // Name, MTU and a fixed port are not taken from a check-in.
@@ -310,7 +398,7 @@ impl Session {
         Ok(())
     }
 
-    async fn report(&mut self, update: &control::wire::HostUpdate) -> Result<(), MembershipError> {
+    pub(super) async fn report(&mut self, update: &control::wire::HostUpdate) -> Result<(), MembershipError> {
         let host_id = self.membership.identity.host_id;
         self.call(async |rest| rest.update(host_id, update).await).await
     }
@@ -333,13 +421,29 @@ impl Session {
         }
     }
 
-    /// Summarizes the membership and what the interface shows.
+    /// Summarizes the membership and what the interface shows now.
     pub async fn status(&mut self) -> Status {
-        let have = self.tunnel.observe().await.unwrap_or_else(|error| {
-            self.error = Some(describe(&error));
-            None
-        });
-        plan::summarize(&self.membership, have.as_ref(), Some(self.tunnel.backend()), self.error.clone())
+        if let Err(error) = self.tunnel.observe().await {
+            self.note_failure(&error);
+        }
+        self.recent_status()
+    }
+
+    /// Summarizes the membership and what the interface showed when it was last looked at.
+    pub fn recent_status(&self) -> Status {
+        plan::summarize(&self.membership, self.tunnel.last(), Some(self.tunnel.backend()), self.error.clone())
+    }
+
+    /// Switches the interface on or off and remembers it.
+    pub async fn switch(&mut self, switch: Switch) -> Result<(), MembershipError> {
+        if self.membership.switch != switch {
+            self.membership.switch = switch;
+            self.save()?;
+        }
+        match switch {
+            Switch::Off => self.take_down().await,
+            Switch::On => self.bring_up().await.map(|_| ()),
+        }
     }
 
     /// Removes the interface and gives up the work; the membership stays.
@@ -348,13 +452,17 @@ impl Session {
     }
 
     /// Gives up a membership whose host the server deleted: the interface goes, the identity is kept aside.
+    ///
+    /// # Errors
+    /// The first of what failed; the rest is done all the same.
     pub async fn set_aside(&mut self) -> Result<(), MembershipError> {
-        self.take_down().await?;
-        Ok(self.hands.store.set_aside(&self.membership.server)?)
+        let taken_down = self.take_down().await;
+        self.hands.store.set_aside(&self.membership.server)?;
+        taken_down
     }
 
     pub(super) fn note_failure(&mut self, error: &MembershipError) {
-        self.error = Some(describe(error));
+        self.error = Some(error.report(clock::unix_seconds()));
     }
 
     /// A pull names relays by node id only; what was learnt about them before still holds.
@@ -384,11 +492,15 @@ impl Session {
 fn news(before: &Assignment, now: &Assignment) -> News {
     if before == now {
         News::Nothing
-    } else if before.nodes == now.nodes && before.leaving == now.leaving {
-        News::Details
-    } else {
+    } else if networks_differ(before, now) {
         News::Networks
+    } else {
+        News::Details
     }
+}
+
+fn networks_differ(before: &Assignment, now: &Assignment) -> bool {
+    before.nodes != now.nodes || before.leaving != now.leaving
 }
 
 /// The server's tokens live for 15 minutes (protocol page, "Host authentication").

@@ -1,0 +1,211 @@
+//! The server's broker: what it pushes to this host, opened and sorted.
+//!
+//! One task keeps the connection and passes on what comes. An action stays at the broker until somebody clears it, so it
+//! is cleared before it is passed on; peers and nodes stay there, and come again with every connection.
+
+mod access;
+mod desk;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use rumqttc::{AsyncClient, Event, EventLoop, Packet, PublishOptions, QoS};
+use rustls::ClientConfig;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::sleep,
+};
+use uuid::Uuid;
+
+pub use self::access::{Access, PushError};
+use self::desk::{Desk, Opener, Topics};
+use super::{
+    seal::{self, PayloadKey},
+    wire::{self, HostAction},
+};
+use crate::{
+    model::{Identity, NetworkName, PrivateKey, Secret},
+    plan::{self, Hint},
+};
+
+/// Something from the broker.
+#[derive(Debug)]
+pub enum Pushed {
+    /// It listens to us.
+    Connected,
+    /// The connection is gone, or was not to be had; it is tried again.
+    Disconnected(String),
+    /// The server asks for something.
+    Hint(Hint),
+    /// All peers, as they are now.
+    Peers(Box<wire::HostPeerUpdate>),
+}
+
+/// A connection to the broker; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Push {
+    acknowledgement: Option<Acknowledgement>,
+    client: AsyncClient,
+    incoming: mpsc::Receiver<Pushed>,
+    /// Topics of nodes that are listened to, shared with the task by what is subscribed at each connection.
+    nodes: watch::Sender<BTreeSet<String>>,
+    task: JoinHandle<()>,
+}
+
+/// What an acknowledgement is made of.
+#[derive(Debug)]
+struct Acknowledgement {
+    message: Vec<u8>,
+    secret: PrivateKey,
+    server_key: [u8; 32],
+    topic: String,
+}
+
+impl Push {
+    /// Begins to keep a connection for the host that sends `host` as its document; must be called within a runtime.
+    pub fn open(
+        access: &Access,
+        identity: &Identity,
+        host: wire::Host,
+        tls: &Arc<ClientConfig>,
+    ) -> Result<Self, PushError> {
+        let options = access.options(tls)?;
+        let (client, events) = AsyncClient::builder(options).capacity(QUEUE).build();
+        let (sender, incoming) = mpsc::channel(QUEUE);
+        let (nodes, watched) = watch::channel(BTreeSet::new());
+        let host_id = identity.host_id;
+        let key = PayloadKey::from_traffic_key(&seal::gob::encode(
+            &identity.traffic.private_key.public_key().0,
+            Some(&identity.traffic.name),
+        ))
+        .ok();
+        let secret = &identity.traffic.private_key;
+        let opener = Opener { key, secret: secret.clone(), server_key: access.server_key };
+        let topics = Topics {
+            action: format!("host/update/{host_id}/{}", access.server_name),
+            peers: format!("peers/host/{host_id}/{}", access.server_name),
+        };
+        let acknowledgement = access.server_key.and_then(|server_key| {
+            let host = wire::Host { password: Secret::default(), ..host };
+            let update = wire::HostUpdate { action: HostAction::Ack, host, ..wire::HostUpdate::default() };
+            Some(Acknowledgement {
+                message: serde_json::to_vec(&update).ok()?,
+                secret: secret.clone(),
+                server_key,
+                topic: format!("host/serverupdate/{}/{host_id}", access.server_name),
+            })
+        });
+        let desk = Desk::new(client.clone(), opener, sender, topics);
+        let keeper = Keeper { desk, events, nodes: watched };
+        Ok(Self { acknowledgement, client, incoming, nodes, task: tokio::spawn(keeper.run()) })
+    }
+
+    /// The next thing from the broker; may be given up and asked for again.
+    pub async fn next(&mut self) -> Pushed {
+        match self.incoming.recv().await {
+            Some(pushed) => pushed,
+            // The task ends only with this value, or by a fault of its own.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells the server that we are there, for what waits there (protocol page, "ACK flow").
+    pub fn acknowledge(&self) {
+        let Some(Acknowledgement { message, secret, server_key, topic }) = &self.acknowledgement else {
+            tracing::warn!("the server has no usable traffic key: nothing can be acknowledged");
+            return;
+        };
+        let sealed = seal::seal_box(server_key, secret.as_bytes(), message, seal::random);
+        if let Err(error) = self.client.try_publish(topic.as_str(), sealed, PublishOptions::at_least_once()) {
+            tracing::debug!(%error, "the acknowledgement was not sent");
+        }
+    }
+
+    /// Listens to what concerns these nodes, and to no other.
+    pub fn follow<'a>(&self, nodes: impl Iterator<Item = (&'a NetworkName, Uuid)>) {
+        let wanted: BTreeSet<_> = nodes.map(|(network, id)| format!("node/update/{network}/{id}")).collect();
+        self.nodes.send_if_modified(|known| {
+            let changed = *known != wanted;
+            *known = wanted;
+            changed
+        });
+    }
+}
+
+impl Drop for Push {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The task behind a [`Push`].
+struct Keeper {
+    desk: Desk,
+    events: EventLoop,
+    nodes: watch::Receiver<BTreeSet<String>>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut failures = 0;
+        let mut listened = BTreeSet::new();
+        loop {
+            tokio::select! {
+                event = self.events.poll() => match event {
+                    Ok(Event::Incoming(Packet::ConnAck(_))) => listened = self.listen(),
+                    Ok(Event::Incoming(Packet::SubAck(_))) if failures != CONNECTED => {
+                        failures = CONNECTED;
+                        self.desk.pass(Pushed::Connected).await;
+                    }
+                    Ok(Event::Incoming(Packet::Publish(publish))) => self.desk.take(publish).await,
+                    Ok(Event::Incoming(_) | Event::Outgoing(_)) => {}
+                    Err(error) => {
+                        failures = if failures == CONNECTED { 1 } else { (failures + 1).min(CONNECTED - 1) };
+                        self.desk.pass(Pushed::Disconnected(error.to_string())).await;
+                        sleep(plan::backoff(failures, seal::random::<1>()[0], None)).await;
+                    }
+                },
+                changed = self.nodes.changed() => match changed {
+                    Ok(()) if failures == CONNECTED => self.follow(&mut listened),
+                    Ok(()) => {}
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    /// Subscribes to everything at the start of a connection.
+    fn listen(&mut self) -> BTreeSet<String> {
+        let nodes = self.nodes.borrow_and_update().clone();
+        for topic in nodes.iter().chain([&self.desk.topics.peers, &self.desk.topics.action]) {
+            if let Err(error) = self.desk.client.try_subscribe(topic.as_str(), QoS::AtMostOnce) {
+                tracing::warn!(%error, topic, "cannot listen to the broker");
+            }
+        }
+        nodes
+    }
+
+    fn follow(&mut self, listened: &mut BTreeSet<String>) {
+        let wanted = self.nodes.borrow_and_update().clone();
+        for topic in wanted.difference(listened) {
+            if let Err(error) = self.desk.client.try_subscribe(topic.as_str(), QoS::AtMostOnce) {
+                tracing::warn!(%error, topic, "cannot listen to the broker");
+            }
+        }
+        for topic in listened.difference(&wanted) {
+            if let Err(error) = self.desk.client.try_unsubscribe(topic.as_str()) {
+                tracing::debug!(%error, topic, "cannot stop listening");
+            }
+        }
+        *listened = wanted;
+    }
+}
+
+/// More than any number of failures: the connection stands.
+const CONNECTED: u32 = u32::MAX;
+
+/// Bytes in a message, packed or not: peers are about 600 each.
+const LARGEST: usize = 64 << 20;
+
+/// Messages on their way in either direction.
+const QUEUE: usize = 64;

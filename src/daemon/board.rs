@@ -1,0 +1,112 @@
+//! What can be seen from outside: one report, replaced piece by piece.
+
+use tokio::sync::watch;
+
+use super::clock;
+use crate::model::{AgentStatus, Broken, Enrolling, ErrorReport, REPORT_VERSION, Report, Server, State, Status};
+
+/// Where everybody writes down how things are.
+#[derive(Clone, Debug)]
+pub(super) struct Board(watch::Sender<Report>);
+
+impl Board {
+    pub(super) fn new() -> Self {
+        let agent = AgentStatus {
+            pid: std::process::id(),
+            since: clock::unix_seconds(),
+            started: false,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        Self(watch::Sender::new(Report {
+            agent: Some(agent),
+            broken: Vec::new(),
+            enrolling: Vec::new(),
+            memberships: Vec::new(),
+            version: REPORT_VERSION,
+        }))
+    }
+
+    pub(super) fn report(&self) -> Report {
+        self.0.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Report> {
+        self.0.subscribe()
+    }
+
+    /// Writes down how a membership is; it is not broken then.
+    pub(super) fn show(&self, mut status: Status) {
+        self.0.send_if_modified(|report| {
+            report.broken.retain(|broken| broken.server != status.server);
+            let known = report.memberships.iter_mut().find(|known| known.server == status.server);
+            status.since = Some(match &known {
+                Some(known) if known.state == status.state => known.since.unwrap_or_else(clock::unix_seconds),
+                Some(_) | None => clock::unix_seconds(),
+            });
+            match known {
+                Some(known) if *known == status => false,
+                Some(known) => {
+                    *known = status;
+                    true
+                }
+                None => {
+                    report.memberships.push(status);
+                    report.memberships.sort_by(|a, b| a.server.cmp(&b.server));
+                    true
+                }
+            }
+        });
+    }
+
+    /// Writes down that a membership cannot be worked on.
+    pub(super) fn break_down(&self, server: &Server, error: ErrorReport) {
+        self.0.send_modify(|report| {
+            report.broken.retain(|broken| broken.server != server.to_string());
+            report.broken.push(Broken { error, server: server.to_string() });
+        });
+    }
+
+    /// Takes a membership off.
+    pub(super) fn forget(&self, server: &Server) {
+        let server = server.to_string();
+        self.0.send_modify(|report| {
+            report.memberships.retain(|status| status.server != server);
+            report.broken.retain(|broken| broken.server != server);
+        });
+    }
+
+    /// Leaves a membership on that the server deleted.
+    pub(super) fn revoke(&self, server: &Server) {
+        let server = server.to_string();
+        self.0.send_modify(|report| {
+            for status in report.memberships.iter_mut().filter(|status| status.server == server) {
+                status.backend = None;
+                status.contact = None;
+                status.listen_port = None;
+                status.peers.clear();
+                status.since = Some(clock::unix_seconds());
+                status.state = State::Revoked;
+            }
+        });
+    }
+
+    /// Writes down how an enrollment goes; `None` takes it off.
+    pub(super) fn enroll(&self, server: &Server, enrolling: Option<Enrolling>) {
+        let server = server.to_string();
+        self.0.send_modify(|report| {
+            report.enrolling.retain(|known| known.server != server);
+            report.enrolling.extend(enrolling);
+        });
+    }
+
+    /// Every saved membership was put in order once.
+    pub(super) fn started(&self) {
+        self.0.send_if_modified(|report| match &mut report.agent {
+            Some(agent) if !agent.started => {
+                agent.started = true;
+                true
+            }
+            Some(_) | None => false,
+        });
+    }
+}

@@ -1,0 +1,124 @@
+//! Memberships that are not there yet: keys from the configuration, keys somebody brings, state that cannot be read.
+
+use std::time::Duration;
+
+use tokio::{sync::oneshot, time::sleep};
+
+use super::{board::Board, clock, keeper::random_byte};
+use crate::{
+    membership::{self, Hands, JoinRequest, MembershipError, Work, describe},
+    model::{Backend, Class, Enrolling, Server, Stage, Token},
+    plan,
+};
+
+/// A membership that the configuration asks for.
+#[derive(Clone, Debug)]
+pub struct Enrollment {
+    /// How to join.
+    pub request: JoinRequest,
+    /// The server that its key names.
+    pub server: Server,
+}
+
+/// Joins again and again until a server takes this host in; `None` if there is no key any more to do that with.
+pub(super) async fn persist(
+    hands: Hands,
+    enrollment: Enrollment,
+    first: Duration,
+    backend: Option<Backend>,
+    board: Board,
+) -> Option<Box<Work>> {
+    let Enrollment { request, server } = enrollment;
+    let mut shown = Enrolling {
+        attempts: 0,
+        key: request.token.as_ref().map(Token::fingerprint),
+        last_error: None,
+        next_at: None,
+        server: server.to_string(),
+    };
+    let mut wait = first;
+    loop {
+        shown.next_at = (!wait.is_zero()).then(|| clock::unix_seconds() + wait.as_secs());
+        board.enroll(&server, Some(shown.clone()));
+        sleep(wait).await;
+        shown.next_at = None;
+        shown.attempts += 1;
+        board.enroll(&server, Some(shown.clone()));
+        let error = match once(&hands, &request, &mut |_| {}).await {
+            Ok(joined) => {
+                board.enroll(&server, None);
+                return Some(Box::new(joined.work));
+            }
+            Err(error) => error,
+        };
+        // Enrolled, if perhaps without a network yet: from here on it is served.
+        if let Ok(work) = Work::resume(&hands, &server, backend).await {
+            board.enroll(&server, None);
+            return Some(Box::new(work));
+        }
+        if matches!(error, MembershipError::NotEnrolled) {
+            board.enroll(&server, None);
+            return None;
+        }
+        wait = patience(&error, shown.attempts);
+        tracing::warn!(%server, error = %describe(&error), retry_in = ?wait, "not enrolled yet");
+        shown.last_error = Some(error.report(clock::unix_seconds()));
+    }
+}
+
+/// One attempt to join, as far as it goes.
+pub(super) async fn once(
+    hands: &Hands,
+    request: &JoinRequest,
+    report: &mut (dyn FnMut(Stage) + Send),
+) -> Result<membership::Joined, MembershipError> {
+    membership::join(hands, request, report, std::future::pending()).await
+}
+
+/// Opens a saved membership again and again until it can be worked on; `None` if no key of it was redeemed yet.
+///
+/// `begun` is told after the first attempt unless that went well; then it comes back.
+pub(super) async fn open(
+    hands: Hands,
+    server: Server,
+    backend: Option<Backend>,
+    board: Board,
+    begun: oneshot::Sender<()>,
+) -> (Option<Box<Work>>, Option<oneshot::Sender<()>>) {
+    let mut begun = Some(begun);
+    let mut failures = 0;
+    loop {
+        match Work::resume(&hands, &server, backend).await {
+            Ok(work) => return (Some(Box::new(work)), begun),
+            Err(MembershipError::NotEnrolled) => return (None, begun),
+            Err(error) => {
+                failures += 1;
+                let wait = plan::backoff(failures, random_byte(), None);
+                tracing::error!(%server, error = %describe(&error), retry_in = ?wait, "this membership is not served");
+                board.break_down(&server, error.report(clock::unix_seconds()));
+                // Nobody waits for what may never come.
+                begun = None;
+                sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// A key that is refused may be accepted one day, when an administrator has changed something.
+fn patience(error: &MembershipError, attempts: u32) -> Duration {
+    let wait = plan::backoff(attempts, random_byte(), error.retry_after());
+    match error.class() {
+        Class::Refused => wait.max(REFUSED.min(wait.saturating_mul(5))),
+        Class::Configuration
+        | Class::Denied
+        | Class::Foreign
+        | Class::NotEnrolled
+        | Class::Other
+        | Class::Temporary
+        | Class::Usage
+        | Class::Waiting => wait,
+    }
+}
+
+/// Longest time between two attempts with a key that is refused.
+const REFUSED: Duration = Duration::from_secs(600);

@@ -1,0 +1,297 @@
+//! Pieces of work on a membership: what a session wants, what somebody orders.
+
+use futures_util::future::LocalBoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    control::wire,
+    ipc::{Answer, Failure},
+    membership::{Farewell, Greeting, MembershipError, News, Round, Work, describe},
+    model::{NetworkName, Overrides, Stage, Switch, SyncReport, Token},
+    plan::{Action, Outcome, Peers, Talk, Trouble},
+};
+
+use super::clock;
+
+/// Something to do with a membership's work.
+#[derive(Debug)]
+pub(super) enum Errand {
+    /// What the session wants.
+    Act(Action, Option<Box<wire::HostPeerUpdate>>),
+    /// What somebody wants.
+    Obey(Order),
+    /// Put the interface in order from what is saved, before anything else.
+    Restore,
+}
+
+/// Something that somebody outside wants, and where the answer goes.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) command: Command,
+    pub(super) reply: oneshot::Sender<Reply>,
+}
+
+/// What can be ordered.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Take the interface down until further notice.
+    Down,
+    /// Take over settings and redeem a further key, if there is one.
+    Further { overrides: Overrides, progress: mpsc::UnboundedSender<Stage>, token: Option<Token> },
+    /// Leave the server, or one network of it.
+    Leave(Option<NetworkName>),
+    /// Make a new WireGuard key.
+    RotateKey,
+    /// Look again.
+    Status,
+    /// Do one round now.
+    Sync,
+    /// Take the interface up again.
+    Up,
+}
+
+/// How an order was carried out.
+pub(super) type Reply = Result<Obeyed, MembershipError>;
+
+/// What came of an order.
+#[derive(Debug, Default)]
+pub(super) struct Obeyed {
+    /// What did not work on the way.
+    pub(super) failures: Vec<Failure>,
+    /// How the server took a further key.
+    pub(super) greeting: Option<Greeting>,
+}
+
+/// Work that came back.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) after: After,
+    pub(super) outcome: Outcome,
+    /// What a round did.
+    pub(super) sync: Option<SyncReport>,
+}
+
+/// How a keeper goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// As before.
+    GoOn,
+    /// The membership was left.
+    Left,
+    /// The server deleted this host.
+    SetAside,
+    /// The owner switched the interface.
+    Switched,
+}
+
+/// Carries an errand out; the work comes back with the result.
+///
+/// What the session wants is given up when `interrupted`, and comes again; what somebody ordered is not.
+pub(super) fn carry_out(
+    mut work: Box<Work>,
+    errand: Errand,
+    interrupted: oneshot::Receiver<()>,
+) -> LocalBoxFuture<'static, (Box<Work>, Done)> {
+    Box::pin(async move {
+        let done = match errand {
+            Errand::Act(action @ Action::Round(_), pushed) => tokio::select! {
+                done = act(&mut work, action, pushed) => done,
+                Ok(()) = interrupted => done(Ok(Outcome::InOrder)),
+            },
+            Errand::Act(action, pushed) => act(&mut work, action, pushed).await,
+            Errand::Obey(Order { command, reply }) => {
+                let (done, answer) = obey(&mut work, command).await;
+                // Whoever asked may have gone.
+                drop(reply.send(answer));
+                done
+            }
+            Errand::Restore => done(work.restore().await.map(|_| Outcome::InOrder)),
+        };
+        (work, done)
+    })
+}
+
+async fn act(work: &mut Work, action: Action, pushed: Option<Box<wire::HostPeerUpdate>>) -> Done {
+    match action {
+        // Connections are the keeper's.
+        Action::Acknowledge | Action::Reconnect => done(Ok(Outcome::InOrder)),
+        Action::Observe => done(work.restore().await.map(|_| Outcome::InOrder)),
+        Action::Rotate => done(work.rotate_key().await.map(|()| synced(true, true))),
+        Action::Round(talk) => round(work, talk).await,
+        Action::SetAside => {
+            if let Err(error) = work.set_aside().await {
+                tracing::error!(error = %describe(&error), "a deleted membership is not quite gone");
+            }
+            Done { after: After::SetAside, ..done(Ok(Outcome::InOrder)) }
+        }
+        Action::TakeIn => match pushed {
+            Some(update) => take_in(work, &update).await,
+            None => done(Ok(Outcome::InOrder)),
+        },
+    }
+}
+
+async fn take_in(work: &mut Work, update: &wire::HostPeerUpdate) -> Done {
+    match work.take_in(update).await {
+        Ok(round) => Done { sync: report(round), ..done(Ok(Outcome::InOrder)) },
+        Err(error @ MembershipError::Assignment { .. }) => {
+            tracing::warn!(error = %describe(&error), "pushed peers are not applied");
+            done(Ok(Outcome::Unusable))
+        }
+        Err(error) => done(Err(error)),
+    }
+}
+
+async fn round(work: &mut Work, talk: Talk) -> Done {
+    match work.talk(talk).await {
+        Ok(round) => {
+            if round.changes > 0 {
+                tracing::info!(changes = round.changes, "in step with the server again");
+            }
+            let outcome = synced(talk.check_in, talk.peers == Peers::Recomputed);
+            Done { sync: Some(written(round)), ..done(Ok(outcome)) }
+        }
+        Err(error) => done(Err(error)),
+    }
+}
+
+async fn obey(work: &mut Work, command: Command) -> (Done, Reply) {
+    match command {
+        Command::Down => switch(work, Switch::Off).await,
+        Command::Further { overrides, progress, token } => {
+            let taken = further(work, &overrides, progress, token).await;
+            (done(Ok(Outcome::InOrder)), taken.map(|greeting| Obeyed { greeting: Some(greeting), ..Obeyed::default() }))
+        }
+        Command::Leave(None) => {
+            let Farewell { failures } = work.leave_server().await;
+            let failures = failures.iter().map(|(step, error)| Failure {
+                class: error.class(),
+                message: format!("could not {step}: {}", describe(error)),
+            });
+            (
+                Done { after: After::Left, ..done(Ok(Outcome::InOrder)) },
+                Ok(Obeyed { failures: failures.collect(), ..Obeyed::default() }),
+            )
+        }
+        Command::Leave(Some(network)) => {
+            let left = work.leave_network(&network).await;
+            answered(left, synced(false, true))
+        }
+        Command::RotateKey => answered(work.rotate_key().await, synced(true, true)),
+        Command::Status => {
+            // A failure is part of the status.
+            work.status().await;
+            (done(Ok(Outcome::InOrder)), Ok(Obeyed::default()))
+        }
+        Command::Sync => {
+            let talk = Talk { check_in: true, peers: Peers::Recomputed, prove: false };
+            match work.talk(talk).await {
+                Ok(round) => {
+                    let done = Done { sync: Some(written(round)), ..done(Ok(synced(true, true))) };
+                    (done, Ok(Obeyed::default()))
+                }
+                Err(error) => (Done { outcome: outcome_of(&error), ..done(Ok(Outcome::InOrder)) }, Err(error)),
+            }
+        }
+        Command::Up => switch(work, Switch::On).await,
+    }
+}
+
+/// How the server took a further key.
+async fn further(
+    work: &mut Work,
+    overrides: &Overrides,
+    progress: mpsc::UnboundedSender<Stage>,
+    token: Option<Token>,
+) -> Result<Greeting, MembershipError> {
+    work.adopt(overrides)?;
+    match token {
+        Some(token) => {
+            work.redeem_further(&token, &mut |stage| {
+                let _ = progress.send(stage);
+            })
+            .await
+        }
+        None => Ok(Greeting::Again),
+    }
+}
+
+async fn switch(work: &mut Work, switch: Switch) -> (Done, Reply) {
+    let switched = work.switch(switch).await;
+    let outcome = switched.as_ref().err().map_or(Outcome::InOrder, outcome_of);
+    (Done { after: After::Switched, ..done(Ok(outcome)) }, switched.map(|()| Obeyed::default()))
+}
+
+/// An order that talks to the server tells the session how that went.
+fn answered(result: Result<(), MembershipError>, good: Outcome) -> (Done, Reply) {
+    let outcome = match &result {
+        Ok(()) => good,
+        // Something that was not there to begin with says nothing of the server.
+        Err(MembershipError::NotInNetwork(_)) => Outcome::InOrder,
+        Err(error) => outcome_of(error),
+    };
+    (done(Ok(outcome)), result.map(|()| Obeyed::default()))
+}
+
+fn done(result: Result<Outcome, MembershipError>) -> Done {
+    let outcome = match result {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            tracing::warn!(error = %describe(&error), "this did not work, and is tried again");
+            outcome_of(&error)
+        }
+    };
+    Done { after: After::GoOn, outcome, sync: None }
+}
+
+fn outcome_of(error: &MembershipError) -> Outcome {
+    match error {
+        MembershipError::Link(_) | MembershipError::PortTaken(_) => Outcome::Stuck,
+        MembershipError::Deleted(_) => Outcome::Failed { trouble: Trouble::Gone, retry_after: None },
+        MembershipError::Assignment { .. }
+        | MembershipError::Host { .. }
+        | MembershipError::NoNetworks { .. }
+        | MembershipError::NotEnrolled
+        | MembershipError::NotInNetwork(_)
+        | MembershipError::NotServing(_)
+        | MembershipError::Proof(_)
+        | MembershipError::Push(_)
+        | MembershipError::Refused { .. }
+        | MembershipError::Rest(_)
+        | MembershipError::Several
+        | MembershipError::Stopped
+        | MembershipError::Store(_)
+        | MembershipError::SwitchedOff(_)
+        | MembershipError::TimedOut { .. }
+        | MembershipError::Trust(_)
+        | MembershipError::Unclear { .. }
+        | MembershipError::Unconfirmed(_) => {
+            Outcome::Failed { trouble: Trouble::Any, retry_after: error.retry_after() }
+        }
+    }
+}
+
+fn synced(checked_in: bool, recomputed: bool) -> Outcome {
+    Outcome::Synced { checked_in, recomputed }
+}
+
+/// A push is worth mentioning only if it brought something.
+fn report(round: Round) -> Option<SyncReport> {
+    (round.news != News::Nothing).then(|| written(round))
+}
+
+fn written(round: Round) -> SyncReport {
+    SyncReport { at: clock::unix_seconds(), changes: round.changes, news: round.news != News::Nothing }
+}
+
+/// How an order's end is told to somebody at the socket.
+pub(super) fn answer(reply: Reply) -> Answer {
+    match reply {
+        Ok(Obeyed { failures, greeting: _ }) => Answer::Done { failures },
+        Err(error) => Answer::Failed(failure(&error)),
+    }
+}
+
+pub(super) fn failure(error: &MembershipError) -> Failure {
+    Failure { class: error.class(), message: describe(error) }
+}

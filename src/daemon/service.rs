@@ -1,0 +1,579 @@
+//! The agent as a whole: it owns every membership, and answers whoever asks.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::pin,
+    rc::Rc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{AbortHandle, JoinSet, LocalSet},
+    time::{Interval, interval},
+};
+
+use super::{
+    board::Board,
+    clock::{self, Jumps},
+    enroll::{self, Enrollment},
+    errand::{self, After, Command},
+    keeper::{First, Keeper, Message, Rhythm},
+    notify,
+    requests::{self, Kept, Plain, say},
+};
+use crate::{
+    facts,
+    ipc::{Answer, Call, JoinOrder, Listener, Request, Rights},
+    link::{Events, HostChange},
+    membership::{self, Hands, JoinRequest, Joined, MembershipError, Work, describe},
+    model::{Backend, Class, NetworkName, Overrides, Server, Token},
+    plan,
+};
+
+/// How the agent behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `None` picks the kernel if it has WireGuard.
+    pub backend: Option<Backend>,
+    /// Settings of memberships that are joined through the socket, where whoever asks says nothing.
+    pub overrides: Overrides,
+    /// Time between pulls while nothing is pushed.
+    pub poll: Duration,
+    /// Whether a host that the server deleted enrolls again with a key of the configuration.
+    pub reenroll: bool,
+    /// Hosts that start together make their first contact within this time.
+    pub spread: Duration,
+}
+
+/// What to begin with.
+pub struct Start {
+    /// Memberships that the configuration asks for.
+    pub enrollments: Vec<Enrollment>,
+    /// The hands of every membership.
+    pub hands: Hands,
+    /// Where to listen; `None` serves nobody.
+    pub listener: Option<Listener>,
+    /// A membership that was just joined and is to be served alone; `None` serves everything that is saved.
+    pub only: Option<Box<Work>>,
+    /// How to behave.
+    pub settings: Settings,
+}
+
+/// How serving ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The server deleted the only host that was to be served.
+    Deleted(Server),
+    /// The only membership that was to be served was left.
+    Left,
+    /// Asked to stop; memberships stay, userspace interfaces do not.
+    Stopped,
+}
+
+/// Serves until `stop` completes, or the only membership to be served is gone.
+///
+/// `reloads` brings settings that are read again while the agent runs.
+pub async fn run(
+    start: Start,
+    reloads: mpsc::UnboundedReceiver<(Settings, Vec<Enrollment>)>,
+    stop: impl Future<Output = ()>,
+) -> Ended {
+    LocalSet::new().run_until(Service::serve(start, reloads, stop)).await
+}
+
+struct Service {
+    board: Board,
+    calls: mpsc::UnboundedSender<(Call, Request)>,
+    /// Enrollments under way, to be given up for a key that somebody brings.
+    enrolling: BTreeMap<Server, AbortHandle>,
+    enrollments: Vec<Enrollment>,
+    hands: Hands,
+    kept: BTreeMap<Server, mpsc::UnboundedSender<Message>>,
+    settings: Settings,
+    tasks: JoinSet<Finished>,
+}
+
+/// A task that came to its end.
+enum Finished {
+    /// A conversation, or something else without a result.
+    Aside,
+    /// Somebody's key was redeemed, or not.
+    Joined(Box<(Call, Server, Result<Joined, MembershipError>)>),
+    /// A membership ended.
+    Kept(Server, After),
+    /// A membership can be worked on; without work it still has to be enrolled.
+    Opened(Server, Option<Box<Work>>, Option<oneshot::Sender<()>>),
+}
+
+impl Service {
+    async fn serve(
+        start: Start,
+        mut reloads: mpsc::UnboundedReceiver<(Settings, Vec<Enrollment>)>,
+        stop: impl Future<Output = ()>,
+    ) -> Ended {
+        let Start { enrollments, hands, listener, only, settings } = start;
+        let (calls, mut asked) = mpsc::unbounded_channel();
+        let mut service = Self {
+            board: Board::new(),
+            calls,
+            enrolling: BTreeMap::new(),
+            enrollments,
+            hands,
+            kept: BTreeMap::new(),
+            settings,
+            tasks: JoinSet::new(),
+        };
+        let alone = only.is_some();
+        service.begin(only);
+        let mut host = Host::watch().await;
+        let mut watchdog = notify::watchdog().map(interval);
+        let mut report = service.board.watch();
+        let mut stop = pin!(stop);
+        notify::ready();
+        let ended = loop {
+            tokio::select! {
+                () = &mut stop => break Ended::Stopped,
+                Some((settings, enrollments)) = reloads.recv() => service.reload(settings, enrollments),
+                call = accept(listener.as_ref()) => service.receive(call),
+                Some((call, request)) = asked.recv() => service.answer(call, request),
+                change = host.changed() => service.tell(&change),
+                () = due(&mut watchdog) => notify::alive(),
+                Ok(()) = report.changed() => notify::status(&report.borrow_and_update()),
+                Some(finished) = service.tasks.join_next() => match finished {
+                    Ok(finished) => if let Some(ended) = service.finished(finished).filter(|_| alone) {
+                        break ended;
+                    },
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => tracing::error!(%error, "a task of the agent failed"),
+                },
+            }
+        };
+        notify::stopping();
+        ended
+    }
+
+    /// Takes up what is saved, or only what was just joined, and what the configuration asks for.
+    fn begin(&mut self, only: Option<Box<Work>>) {
+        let mut begun = Vec::new();
+        if let Some(work) = only {
+            let (sender, receiver) = oneshot::channel();
+            begun.push(receiver);
+            self.keep(work, First::Joined, sender);
+        } else {
+            for server in self.saved() {
+                let (sender, receiver) = oneshot::channel();
+                begun.push(receiver);
+                self.open(server, sender);
+            }
+            self.show_deleted();
+            self.enroll_configured();
+        }
+        let board = self.board.clone();
+        self.tasks.spawn_local(async move {
+            // One that fails at first has begun as well.
+            drop(futures_util::future::join_all(begun).await);
+            board.started();
+            Finished::Aside
+        });
+    }
+
+    fn saved(&self) -> Vec<Server> {
+        self.hands.store.servers().unwrap_or_else(|error| {
+            tracing::error!(error = %describe(&error.into()), "memberships cannot be listed");
+            Vec::new()
+        })
+    }
+
+    fn open(&mut self, server: Server, begun: oneshot::Sender<()>) {
+        let (hands, board, backend) = (self.hands.clone(), self.board.clone(), self.settings.backend);
+        self.tasks.spawn_local(async move {
+            let (work, begun) = enroll::open(hands, server.clone(), backend, board, begun).await;
+            Finished::Opened(server, work, begun)
+        });
+    }
+
+    fn keep(&mut self, work: Box<Work>, first: First, begun: oneshot::Sender<()>) {
+        let server = work.membership().server.clone();
+        self.board.show(work.recent_status());
+        let rhythm = Rhythm { first, poll: self.settings.poll };
+        let (keeper, inbox) = Keeper::new(work, rhythm, self.board.clone(), begun);
+        self.kept.insert(server.clone(), inbox);
+        self.tasks.spawn_local(async move { Finished::Kept(server, keeper.run().await) });
+    }
+
+    /// Memberships that the server has ended stay in sight until somebody forgets them.
+    fn show_deleted(&self) {
+        for server in self.hands.store.servers_aside().unwrap_or_default() {
+            match membership::deleted(&self.hands.store, &server) {
+                Ok(status) => status.into_iter().for_each(|status| self.board.show(status)),
+                Err(error) => self.board.break_down(&server, error.report(clock::unix_seconds())),
+            }
+        }
+    }
+
+    /// Begins the enrollments of the configuration that are not there yet; a key of an enrolled host is not used.
+    fn enroll_configured(&mut self) {
+        for enrollment in self.enrollments.clone() {
+            let server = &enrollment.server;
+            if self.kept.contains_key(server) || self.enrolling.contains_key(server) || self.saved().contains(server) {
+                continue;
+            }
+            if self.hands.store.is_set_aside(server) {
+                if !self.settings.reenroll {
+                    tracing::warn!(%server, "the server deleted this host; `reenroll = true` would enroll it again");
+                    continue;
+                }
+                if let Err(error) = self.hands.store.remove(server) {
+                    tracing::error!(error = %describe(&error.into()), "the deleted identity cannot be forgotten");
+                    continue;
+                }
+                self.board.forget(server);
+            }
+            self.enroll(enrollment);
+        }
+    }
+
+    fn enroll(&mut self, enrollment: Enrollment) {
+        let server = enrollment.server.clone();
+        let first = plan::spread(&facts::machine_id(), &server, self.settings.spread);
+        let (hands, board, backend) = (self.hands.clone(), self.board.clone(), self.settings.backend);
+        let opened = server.clone();
+        let task = self.tasks.spawn_local(async move {
+            match enroll::persist(hands, enrollment, first, backend, board).await {
+                Some(work) => Finished::Opened(opened, Some(work), None),
+                None => Finished::Aside,
+            }
+        });
+        self.enrolling.insert(server, task);
+    }
+
+    fn reload(&mut self, settings: Settings, enrollments: Vec<Enrollment>) {
+        notify::reloading();
+        self.settings = settings;
+        self.enrollments = enrollments;
+        for enrollment in self.enrollments.clone() {
+            if let Some(inbox) = self.kept.get(&enrollment.server) {
+                let (reply, _) = oneshot::channel();
+                let (progress, _) = mpsc::unbounded_channel();
+                let overrides = enrollment.request.overrides;
+                let command = Command::Further { overrides, progress, token: None };
+                drop(inbox.send(Message::Order(errand::Order { command, reply })));
+            } else if let Some(task) = self.enrolling.remove(&enrollment.server) {
+                // Perhaps it is another key now.
+                task.abort();
+            }
+        }
+        self.enroll_configured();
+        notify::ready();
+    }
+
+    fn receive(&mut self, call: std::io::Result<Call>) {
+        let mut call = match call {
+            Ok(call) => call,
+            Err(error) => {
+                tracing::warn!(%error, "the control socket failed");
+                return;
+            }
+        };
+        let calls = self.calls.clone();
+        self.tasks.spawn_local(async move {
+            match call.request().await {
+                Ok(request) => drop(calls.send((call, request))),
+                Err(error) => tracing::debug!(%error, "unusable request on the control socket"),
+            }
+            Finished::Aside
+        });
+    }
+
+    fn answer(&mut self, call: Call, request: Request) {
+        let looks = matches!(request, Request::Status | Request::Watch);
+        if call.rights() == Rights::None || (call.rights() == Rights::Look && !looks) {
+            let message = "only root, the agent's user and the group enroll-agent may ask for this".to_owned();
+            return self.refuse(call, crate::ipc::Failure { class: Class::Denied, message });
+        }
+        match request {
+            Request::Down { server } => self.order(call, server.as_ref(), Plain::Down),
+            Request::Join(order) => self.join(call, *order),
+            Request::Leave { network, server } => self.leave(call, network, server),
+            Request::RotateKeys { server } => self.order(call, server.as_ref(), Plain::RotateKey),
+            Request::Status => {
+                let (kept, board) = (self.all(), self.board.clone());
+                self.aside(async move { requests::status(call, kept, board).await });
+            }
+            Request::Sync { server } => self.order(call, server.as_ref(), Plain::Sync),
+            Request::Up { server } => self.order(call, server.as_ref(), Plain::Up),
+            Request::Watch => {
+                let (kept, board) = (self.all(), self.board.clone());
+                self.aside(async move { requests::watch(call, kept, board).await });
+            }
+        }
+    }
+
+    fn aside(&mut self, conversation: impl Future<Output = ()> + 'static) {
+        self.tasks.spawn_local(async move {
+            conversation.await;
+            Finished::Aside
+        });
+    }
+
+    fn refuse(&mut self, mut call: Call, failure: crate::ipc::Failure) {
+        self.aside(async move { say(&mut call, &Answer::Failed(failure)).await });
+    }
+
+    fn all(&self) -> Vec<Kept> {
+        self.kept.iter().map(|(server, inbox)| Kept { inbox: inbox.clone(), server: server.clone() }).collect()
+    }
+
+    /// Those that are meant: the named one, or all.
+    fn order(&mut self, call: Call, server: Option<&Server>, plain: Plain) {
+        let mut kept = self.all();
+        kept.retain(|kept| server.is_none_or(|server| kept.server == *server));
+        if kept.is_empty() {
+            return self.refuse(call, errand::failure(&MembershipError::NotEnrolled));
+        }
+        self.aside(requests::order(call, kept, plain));
+    }
+
+    fn leave(&mut self, call: Call, network: Option<NetworkName>, server: Option<Server>) {
+        let server = match server.map_or_else(|| self.meant(network.as_ref()), Ok) {
+            Ok(server) => server,
+            Err(error) => return self.refuse(call, errand::failure(&error)),
+        };
+        if self.kept.contains_key(&server) {
+            return self.order(call, Some(&server), Plain::Leave(network));
+        }
+        let forgotten = if self.hands.store.is_set_aside(&server) {
+            self.hands.store.remove(&server).map_err(MembershipError::from)
+        } else {
+            Err(MembershipError::NotEnrolled)
+        };
+        if forgotten.is_ok() {
+            self.board.forget(&server);
+        }
+        let answer = errand::answer(forgotten.map(|()| errand::Obeyed::default()));
+        let mut call = call;
+        self.aside(async move { say(&mut call, &answer).await });
+    }
+
+    /// The server with the network, or the only one.
+    fn meant(&self, network: Option<&NetworkName>) -> Result<Server, MembershipError> {
+        let report = self.board.report();
+        let with_it = |status: &&crate::model::Status| network.is_none_or(|name| status.networks.contains_key(name));
+        let mut servers = report.memberships.iter().filter(with_it).filter_map(|status| status.server.parse().ok());
+        match (servers.next(), servers.next(), network) {
+            (Some(server), None, _) => Ok(server),
+            (Some(_), Some(_), _) => Err(MembershipError::Several),
+            (None, _, Some(network)) if !report.memberships.is_empty() => {
+                Err(MembershipError::NotInNetwork(network.clone()))
+            }
+            (None, _, _) => Err(MembershipError::NotEnrolled),
+        }
+    }
+
+    fn join(&mut self, mut call: Call, order: JoinOrder) {
+        let JoinOrder { backend, interface, overrides, timeout, token } = order;
+        let token: Option<Token> = match token.map(|token| token.expose().parse()).transpose() {
+            Ok(token) => token,
+            Err(error) => {
+                let message = format!("{error}");
+                return self.refuse(call, crate::ipc::Failure { class: Class::Refused, message });
+            }
+        };
+        let server = match token.as_ref().map_or_else(|| self.meant(None), |token| Ok(token.server().clone())) {
+            Ok(server) => server,
+            Err(error) => return self.refuse(call, errand::failure(&error)),
+        };
+        let overrides = overrides.or(self.settings.overrides.clone());
+        if let Some(inbox) = self.kept.get(&server) {
+            let kept = Kept { inbox: inbox.clone(), server };
+            let board = self.board.clone();
+            self.aside(requests::further(call, kept, board, |progress| Command::Further {
+                overrides,
+                progress,
+                token,
+            }));
+            return;
+        }
+        if let Some(task) = self.enrolling.remove(&server) {
+            task.abort();
+            self.board.enroll(&server, None);
+        }
+        let backend = backend.or(self.settings.backend);
+        let request = JoinRequest { backend, interface, overrides, server: Some(server.clone()), timeout, token };
+        let hands = self.hands.clone();
+        self.tasks.spawn_local(async move {
+            let (progress, mut stages) = mpsc::unbounded_channel();
+            let mut report = |stage| {
+                let _ = progress.send(stage);
+            };
+            let joining = enroll::once(&hands, &request, &mut report);
+            tokio::pin!(joining);
+            let joined = loop {
+                tokio::select! {
+                    joined = &mut joining => break joined,
+                    Some(stage) = stages.recv() => say(&mut call, &Answer::Progress { stage }).await,
+                }
+            };
+            Finished::Joined(Box::new((call, server, joined)))
+        });
+    }
+
+    fn finished(&mut self, finished: Finished) -> Option<Ended> {
+        match finished {
+            Finished::Aside => None,
+            Finished::Joined(joined) => {
+                let (call, server, joined) = *joined;
+                self.joined(call, server, joined);
+                None
+            }
+            Finished::Kept(server, after) => {
+                self.kept.remove(&server);
+                Some(self.lost(server, after))
+            }
+            Finished::Opened(server, work, begun) => {
+                let begun = begun.unwrap_or_else(|| oneshot::channel().0);
+                let first = plan::spread(&facts::machine_id(), &server, self.settings.spread);
+                match work {
+                    Some(work) => {
+                        // An enrollment has just talked to the server.
+                        let fresh = self.enrolling.remove(&server).is_some();
+                        self.keep(work, if fresh { First::Joined } else { First::After(first) }, begun);
+                    }
+                    None => self.resume_enrolling(server),
+                }
+                None
+            }
+        }
+    }
+
+    /// Goes on with a key that was on its way when the agent ended.
+    fn resume_enrolling(&mut self, server: Server) {
+        let configured = self.enrollments.iter().find(|enrollment| enrollment.server == server).cloned();
+        self.enroll(configured.unwrap_or_else(|| {
+            let request = JoinRequest {
+                backend: self.settings.backend,
+                interface: None,
+                overrides: Overrides::default(),
+                server: Some(server.clone()),
+                timeout: ENROLL_TIMEOUT,
+                token: None,
+            };
+            Enrollment { request, server }
+        }));
+    }
+
+    fn joined(&mut self, mut call: Call, server: Server, joined: Result<Joined, MembershipError>) {
+        let answer = match joined {
+            Ok(Joined { failure, greeting, work, timings }) => {
+                let answer = Answer::Joined {
+                    failure: failure.as_ref().map(errand::failure),
+                    greeting: greeting.word().to_owned(),
+                    status: Box::new(work.recent_status()),
+                    timings: timings.into_iter().collect(),
+                };
+                self.keep(Box::new(work), First::Joined, oneshot::channel().0);
+                answer
+            }
+            Err(error) => {
+                if self.saved().contains(&server) {
+                    // Enrolled without a network yet, or a key still on its way: it is gone on with.
+                    self.open(server, oneshot::channel().0);
+                } else {
+                    self.enroll_configured();
+                }
+                Answer::Failed(errand::failure(&error))
+            }
+        };
+        self.aside(async move { say(&mut call, &answer).await });
+    }
+
+    fn lost(&mut self, server: Server, after: After) -> Ended {
+        match after {
+            After::SetAside => {
+                tracing::warn!(%server, "the server deleted this host; its identity is kept aside");
+                self.board.revoke(&server);
+                if self.settings.reenroll {
+                    self.enroll_configured();
+                }
+                Ended::Deleted(server)
+            }
+            After::GoOn | After::Left | After::Switched => {
+                self.board.forget(&server);
+                Ended::Left
+            }
+        }
+    }
+
+    fn tell(&mut self, change: &HostChange) {
+        let own: BTreeSet<_> =
+            self.board.report().memberships.iter().map(|status| status.interface.to_string()).collect();
+        let moved = change.moved.iter().any(|name| !own.contains(name));
+        let touched = Rc::new(change.touched.intersection(&own).cloned().collect::<BTreeSet<_>>());
+        for inbox in self.kept.values() {
+            if moved {
+                drop(inbox.send(Message::Moved));
+            }
+            if !touched.is_empty() {
+                drop(inbox.send(Message::Touched(Rc::clone(&touched))));
+            }
+        }
+    }
+}
+
+async fn accept(listener: Option<&Listener>) -> std::io::Result<Call> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the machine tells of itself.
+struct Host {
+    events: Option<Events>,
+    jumps: Option<Jumps>,
+}
+
+impl Host {
+    async fn watch() -> Self {
+        let events = Events::listen().await;
+        let events = events.inspect_err(|error| tracing::warn!(%error, "changes of this machine are not seen")).ok();
+        let jumps = Jumps::watch();
+        let jumps = jumps.inspect_err(|error| tracing::warn!(%error, "jumps of the clock are not seen")).ok();
+        Self { events, jumps }
+    }
+
+    /// The next change; a jump of the clock is a move, since it may have been a long sleep.
+    async fn changed(&mut self) -> HostChange {
+        let events = async {
+            match &mut self.events {
+                Some(events) => events.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        let jumped = async {
+            match &self.jumps {
+                Some(jumps) => jumps.next().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            change = events => change,
+            () = jumped => {
+                tracing::info!(now = clock::unix_seconds(), "the clock jumped");
+                HostChange { moved: BTreeSet::from(["the clock".to_owned()]), touched: BTreeSet::new() }
+            }
+        }
+    }
+}
+
+async fn due(watchdog: &mut Option<Interval>) {
+    match watchdog {
+        Some(watchdog) => drop(watchdog.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// How long one attempt to go on with a key may take.
+const ENROLL_TIMEOUT: Duration = Duration::from_secs(120);

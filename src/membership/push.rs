@@ -1,0 +1,54 @@
+//! What the server's broker is good for: where it is, and peers that come from it.
+
+use super::{MembershipError, News, OWN_PREFIX, Round, Work, tunnel};
+use crate::{
+    control::{self, Access, Push, wire},
+    facts,
+    model::{Assignment, NetworkName},
+};
+
+impl Work {
+    /// How to reach the server's broker, as the last pull told; `None` when it has none that we can use, or nothing was
+    /// pulled yet.
+    pub fn push_access(&self) -> Option<Access> {
+        match Access::new(self.server_config.as_ref()?, &self.membership.identity) {
+            Ok(access) => access,
+            Err(error) => {
+                tracing::warn!(%error, "changes are pulled, since the broker cannot be used");
+                None
+            }
+        }
+    }
+
+    /// Begins to listen to the server's broker.
+    pub fn listen(&self, access: &Access) -> Result<Push, MembershipError> {
+        let port = tunnel::listen_port(&self.membership, self.tunnel.last())?;
+        let host = control::host(&self.membership, &facts::gather(&[OWN_PREFIX]), port);
+        let push = Push::open(access, &self.membership.identity, host, self.rest.tls())?;
+        self.follow(&push);
+        Ok(push)
+    }
+
+    /// Listens to the nodes of this host, and to no others.
+    pub fn follow(&self, push: &Push) {
+        let nodes = self.membership.enrolled().map(|enrolled| &enrolled.assignment.nodes);
+        let nodes = nodes.into_iter().flatten();
+        push.follow(nodes.map(|(network, node): (&NetworkName, _)| (network, node.id)));
+    }
+
+    /// Applies peers that were pushed, and saves them; everything else is told by pulls.
+    ///
+    /// # Errors
+    /// [`MembershipError::Assignment`] if they cannot be used; the interface is as it was then.
+    pub async fn take_in(&mut self, update: &wire::HostPeerUpdate) -> Result<Round, MembershipError> {
+        let before = self.assignment();
+        let pushed = control::pushed_peers(update, &self.membership.identity).map_err(|error| self.unusable(error))?;
+        if before.nodes.is_empty() {
+            return Ok(Round { changes: 0, news: News::Nothing });
+        }
+        let mut now = Assignment { peers: pushed.peers, ..before.clone() };
+        now.remarks.retain(|remark| !remark.is_about_peers());
+        now.remarks.extend(pushed.remarks);
+        self.take_over(&before, now).await
+    }
+}
