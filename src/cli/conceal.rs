@@ -12,7 +12,7 @@ use std::{
 
 use nix::sys::{
     memfd::{MFdFlags, memfd_create},
-    resource::{Resource, setrlimit},
+    resource::{Resource, getrlimit, setrlimit},
 };
 
 use crate::{
@@ -54,6 +54,10 @@ fn start_again(argument: Option<&Secret>, variable: Option<&Secret>) -> io::Resu
 
 /// Keeps keys out of core files, whatever ends the process.
 pub(super) fn refuse_cores() {
+    // A service manager that has done so already may not let us.
+    if getrlimit(Resource::RLIMIT_CORE) == Ok((0, 0)) {
+        return;
+    }
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
         eprintln!("agent: a crash may leave keys in a core file: {error}");
     }

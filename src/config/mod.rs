@@ -4,24 +4,27 @@
 
 #![expect(clippy::disallowed_methods, reason = "the only reader of the environment")]
 
+mod file;
 mod flags;
+mod keys;
 
 use std::{
-    env, fs,
-    io::{self, Read},
+    env, io,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use directories::ProjectDirs;
 use nix::unistd;
-use zeroize::Zeroizing;
 
-use self::flags::Wanted;
 pub use self::flags::{Flags, KeyFlags, Places, RunFlags};
+use self::{
+    file::{File, read_file},
+    flags::Wanted,
+    keys::{read_secret, refuse_permissive},
+};
 use crate::model::{Backend, InterfaceName, Overrides, Secret, Token, TokenError};
 
 /// Why the settings cannot be used.
@@ -193,51 +196,6 @@ impl Config {
         });
         own.into_iter().chain(listed).collect()
     }
-
-    /// Finds and parses the enrollment key; `None` when nobody gave one.
-    ///
-    /// In this order: command line (or standard input for `-`), `--key-file` and its variable, [`KEY_VARIABLE`], the systemd credential
-    /// `enroll-agent.key`, `key` and `key_file` of the configuration file.
-    pub fn token(&self, flags: &KeyFlags) -> Result<Option<Token>, ConfigError> {
-        if let Some(fd) = flags.argument_fd {
-            return read_hidden(fd).map(Some);
-        }
-        if let Some(key) = &flags.key {
-            if key.expose() != "-" {
-                return Ok(Some(key.expose().parse()?));
-            }
-            let mut text = Zeroizing::new(String::new());
-            let read = io::stdin().lock().take(MAX_KEY_FILE).read_to_string(&mut text);
-            read.map_err(|source| ConfigError::Read { path: "standard input".into(), source })?;
-            return Ok(Some(text.parse()?));
-        }
-        if let Some(path) = &flags.file {
-            refuse_permissive(path)?;
-            return Ok(Some(read_secret(path)?.parse()?));
-        }
-        if let Some(fd) = flags.variable_fd {
-            return read_hidden(fd).map(Some);
-        }
-        // Still there only where it could not be hidden.
-        if let Some(key) = key_variable() {
-            return Ok(Some(key.expose().parse()?));
-        }
-        let credential =
-            env::var_os("CREDENTIALS_DIRECTORY").map(|folder| PathBuf::from(folder).join("enroll-agent.key"));
-        if let Some(path) = credential.filter(|path| path.exists()) {
-            return Ok(Some(read_secret(&path)?.parse()?));
-        }
-        if let Some(key) = &self.key {
-            return Ok(Some(key.expose().parse()?));
-        }
-        match &self.key_file {
-            Some(path) => {
-                refuse_permissive(path)?;
-                Ok(Some(read_secret(path)?.parse()?))
-            }
-            None => Ok(None),
-        }
-    }
 }
 
 /// Name of the variable that carries a key; its value never stays in the environment.
@@ -328,88 +286,8 @@ impl Folders {
     }
 }
 
-#[derive(Default)]
-struct File {
-    flags: Flags,
-    key: Option<Secret>,
-    memberships: Vec<Wanted>,
-    path_of_key: Option<PathBuf>,
-    run: RunFlags,
-}
-
 fn absolute(path: PathBuf) -> Result<PathBuf, ConfigError> {
     std::path::absolute(path).map_err(|source| ConfigError::Read { path: "the current folder".into(), source })
-}
-
-const MAX_KEY_FILE: u64 = 64 << 10;
-
-fn read_file(path: &Path, required: bool) -> Result<File, ConfigError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => Zeroizing::new(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => return Ok(File::default()),
-        Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
-    };
-    let wrong = |message: &str| ConfigError::Invalid { path: path.to_owned(), message: message.to_owned() };
-    // The parser's own rendering quotes the line, which may hold the key.
-    let mut table: toml::Table = toml::from_str(&text).map_err(|error| wrong(error.message()))?;
-    let listed = match table.remove("membership") {
-        None => Vec::new(),
-        Some(toml::Value::Array(listed)) => listed,
-        Some(_) => return Err(wrong("memberships are written as [[membership]]")),
-    };
-    let mut run = toml::Table::new();
-    for name in ["open_status", "poll", "reenroll", "spread"] {
-        run.extend(table.remove(name).map(|value| (name.to_owned(), value)));
-    }
-    let run = run.try_into().map_err(|error: toml::de::Error| wrong(error.message()))?;
-    let Wanted { flags, key, key_file } = wanted(table).map_err(|message| wrong(&message))?;
-    let memberships = listed.into_iter().map(|listed| {
-        let toml::Value::Table(table) = listed else { return Err(wrong("memberships are written as [[membership]]")) };
-        wanted(table).map_err(|message| wrong(&format!("membership: {message}")))
-    });
-    let memberships = memberships.collect::<Result<Vec<_>, _>>()?;
-    if key.is_some() || memberships.iter().any(|wanted| wanted.key.is_some()) {
-        refuse_permissive(path)?;
-    }
-    Ok(File { flags, key, memberships, path_of_key: key_file, run })
-}
-
-/// Reads where a key is and what goes with it.
-fn wanted(mut table: toml::Table) -> Result<Wanted, String> {
-    let mut text = |name: &str| match table.remove(name) {
-        None => Ok(None),
-        Some(toml::Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(format!("{name} must be a text")),
-    };
-    let key = text("key")?.map(Secret::from);
-    let key_file = text("key_file")?.map(PathBuf::from);
-    let flags = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
-    Ok(Wanted { flags, key, key_file })
-}
-
-/// A key that the group or everybody can read is not a secret.
-fn refuse_permissive(path: &Path) -> Result<(), ConfigError> {
-    let metadata = fs::metadata(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if metadata.is_file() && mode & 0o077 != 0 {
-        return Err(ConfigError::Permissive { path: path.to_owned(), mode });
-    }
-    Ok(())
-}
-
-/// Reads a hidden key and lets go of it.
-fn read_hidden(fd: i32) -> Result<Token, ConfigError> {
-    let text = read_secret(Path::new(&format!("/proc/self/fd/{fd}")))?;
-    nix::unistd::close(fd)
-        .map_err(|error| ConfigError::Read { path: "the hidden key".into(), source: error.into() })?;
-    Ok(text.parse()?)
-}
-
-fn read_secret(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
-    let read = |source| ConfigError::Read { path: path.to_owned(), source };
-    let mut text = Zeroizing::new(String::new());
-    fs::File::open(path).map_err(read)?.take(MAX_KEY_FILE).read_to_string(&mut text).map_err(read)?;
-    Ok(text)
 }
 
 /// Port 0 stands for "the listen port".
@@ -423,6 +301,8 @@ fn parse_endpoint(text: &str, listen_port: Option<NonZeroU16>) -> Option<SocketA
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
     use super::*;
 
     #[test]

@@ -11,25 +11,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::{sleep, timeout_at};
 
 use super::{
-    Hands, MembershipError, Work, glance,
+    Hands, MembershipError, Work,
+    found::{choose_interface, found, lock_names},
+    glance,
     redeem::Redeemed,
-    tunnel::{self, free_interface, listen_port},
+    tunnel::{self, listen_port},
     watch::Watch,
 };
 use crate::{
     control::{Advice, Freshness},
     daemon::clock,
-    link,
     model::{
-        Backend, Identity, InterfaceName, Membership, NetworkName, Overrides, Phase, Policy, Redeeming, Server, Stage,
-        Switch, Token,
+        Backend, InterfaceName, Membership, NetworkName, Overrides, Phase, Redeeming, Server, Stage, Switch, Token,
     },
     plan::{self, Joining, Verdict},
-    store::Lock,
 };
 
 /// What the user asked for.
@@ -295,48 +293,6 @@ fn resume(mut membership: Membership, request: &JoinRequest) -> (Membership, Gre
         (Phase::Enrolled(_), None) => Greeting::Again,
     };
     (membership, greeting)
-}
-
-/// Founds a membership; nothing is on disk yet.
-fn found(token: &Token, interface: InterfaceName, request: &JoinRequest) -> Result<Membership, MembershipError> {
-    let random = SystemRandom::new();
-    let identity = Identity::generate(|buffer| random.fill(buffer)).map_err(|_| MembershipError::Host {
-        action: "get random numbers",
-        source: std::io::Error::other("the system's random number generator failed"),
-    })?;
-    Ok(Membership {
-        identity,
-        interface,
-        phase: Phase::Pending { redeeming: Redeeming::new(token) },
-        policy: request.overrides.over(Policy::default()),
-        sent: BTreeSet::new(),
-        server: token.server().clone(),
-        switch: Switch::On,
-    })
-}
-
-/// Waits its turn to choose a name, without holding up those who have it.
-async fn lock_names(hands: &Hands) -> Result<Lock, MembershipError> {
-    let store = hands.store.clone();
-    match tokio::task::spawn_blocking(move || store.lock_names()).await {
-        Ok(lock) => Ok(lock?),
-        Err(_) => Err(MembershipError::Stopped),
-    }
-}
-
-async fn choose_interface(
-    hands: &Hands,
-    request: &JoinRequest,
-    server: &Server,
-) -> Result<InterfaceName, MembershipError> {
-    if let Some(interface) = &request.interface {
-        return Ok(interface.clone());
-    }
-    let mut taken = link::interface_names().await?;
-    for other in hands.store.servers()?.into_iter().filter(|other| other != server) {
-        taken.extend(hands.store.load(&other)?.map(|membership| membership.interface.to_string()));
-    }
-    Ok(free_interface(|name| taken.contains(name.as_str())))
 }
 
 /// Redeems a further key for a membership that is being served, and waits a while for what it brings.

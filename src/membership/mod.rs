@@ -3,6 +3,7 @@
 //! This is where the hands meet: store, server and interface.
 
 mod error;
+mod found;
 mod glance;
 mod join;
 mod leave;
@@ -10,6 +11,7 @@ mod push;
 mod redeem;
 mod rehearse;
 mod rotate;
+mod round;
 mod tunnel;
 mod watch;
 mod work;
@@ -21,8 +23,9 @@ pub use glance::{deleted, status};
 pub use join::{Greeting, JoinRequest, Joined, join};
 pub use leave::{Farewell, leave};
 pub use rehearse::{Rehearsal, Spending, rehearse};
+pub use round::{News, Round};
 pub use tunnel::Tunnel;
-pub use work::{News, Round, Work};
+pub use work::Work;
 
 use crate::{
     control::{Rest, client_config},

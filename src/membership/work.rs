@@ -15,13 +15,13 @@ use crate::{
     store::Lock,
 };
 
-use super::{Greeting, Hands, MembershipError, OWN_PREFIX, Tunnel, glance, join, tunnel};
+use super::{Greeting, Hands, MembershipError, OWN_PREFIX, Round, Tunnel, glance, join, tunnel};
 
 /// The right and the means to work on one membership.
 #[derive(Debug)]
 pub struct Work {
-    authenticated_at: Option<Instant>,
-    error: Option<ErrorReport>,
+    pub(super) authenticated_at: Option<Instant>,
+    pub(super) error: Option<ErrorReport>,
     pub(super) hands: Hands,
     _lock: Lock,
     pub(super) membership: Membership,
@@ -39,26 +39,6 @@ pub struct Work {
     pub(super) tunnel: Tunnel,
     /// An address that the server gave for further calls and that does not answer.
     unreachable: Option<Server>,
-}
-
-/// What one round with the server brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Round {
-    /// Changes made to the interface.
-    pub changes: usize,
-    /// Whether the assignment differs from the saved one.
-    pub news: News,
-}
-
-/// Whether a pull differs from what was known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// Peers or settings changed.
-    Details,
-    /// A network came, went or changed.
-    Networks,
-    /// Nothing changed.
-    Nothing,
 }
 
 impl Work {
@@ -253,73 +233,6 @@ impl Work {
         Membership { phase, sent, ..self.membership.clone() }
     }
 
-    /// One round: authenticate if due, pull, apply what changed, save it, confirm what the server wants gone.
-    pub async fn round(&mut self, peers: Peers) -> Result<Round, MembershipError> {
-        let result = self.try_round(peers).await;
-        self.error = result.as_ref().err().map(|error| error.report(clock::unix_seconds()));
-        result
-    }
-
-    /// What a session asks for: a proof, a check-in and a round, each if wanted.
-    pub async fn talk(&mut self, talk: Talk) -> Result<Round, MembershipError> {
-        let Talk { check_in, peers, prove } = talk;
-        if prove {
-            self.authenticated_at = None;
-        }
-        let told = match (prove, check_in) {
-            (_, true) => self.check_in().await,
-            (true, false) => self.authenticate().await,
-            (false, false) => Ok(()),
-        };
-        match told {
-            Ok(()) => self.round(peers).await,
-            Err(error) => {
-                self.note_failure(&error);
-                Err(error)
-            }
-        }
-    }
-
-    async fn try_round(&mut self, peers: Peers) -> Result<Round, MembershipError> {
-        let before = self.assignment();
-        let freshness = if peers == Peers::Recomputed { Freshness::Recomputed } else { Freshness::Cached };
-        let mut assignment = self.pull(freshness).await?;
-        if networks_differ(&before, &assignment) && freshness == Freshness::Cached {
-            // The server's cached peers are stale after memberships changed (protocol page, "Staleness").
-            assignment = self.pull(Freshness::Recomputed).await?;
-        } else if peers == Peers::Pushed {
-            assignment.peers.clone_from(&before.peers);
-            assignment.remarks.retain(|remark| !remark.is_about_peers());
-            assignment.remarks.extend(before.remarks.iter().filter(|remark| remark.is_about_peers()).cloned());
-        } else if assignment.peers.is_empty() && !before.peers.is_empty() {
-            // A server that did not hear of us for an hour forgets our peers (protocol page, "Peer list").
-            self.check_in().await?;
-            assignment = self.pull(Freshness::Recomputed).await?;
-        }
-        self.promote_key().await?;
-        let round = self.take_over(&before, assignment.clone()).await?;
-        self.tell_port(&assignment, round.changes).await?;
-        self.confirm_leaving(&assignment).await?;
-        if round.news != News::Nothing {
-            self.name_relays().await;
-        }
-        Ok(round)
-    }
-
-    /// Applies `assignment` and saves it if it is another than `before`.
-    pub(super) async fn take_over(
-        &mut self,
-        before: &Assignment,
-        assignment: Assignment,
-    ) -> Result<Round, MembershipError> {
-        let news = news(before, &assignment);
-        let changes = self.apply(&assignment).await?;
-        if news != News::Nothing {
-            self.keep(assignment)?;
-        }
-        Ok(Round { changes, news })
-    }
-
     pub(super) fn unusable(&self, source: AssignmentError) -> MembershipError {
         MembershipError::Assignment { server: self.membership.server.clone(), source }
     }
@@ -370,7 +283,7 @@ impl Work {
     }
 
     /// Tells the server that memberships it wants gone are gone.
-    async fn confirm_leaving(&mut self, assignment: &Assignment) -> Result<(), MembershipError> {
+    pub(super) async fn confirm_leaving(&mut self, assignment: &Assignment) -> Result<(), MembershipError> {
         for (network, node_id) in &assignment.leaving {
             self.delete_node(network, *node_id).await?;
         }
@@ -487,20 +400,6 @@ impl Work {
             Advice::Broken | Advice::RetryAfter(_) => error.into(),
         }
     }
-}
-
-fn news(before: &Assignment, now: &Assignment) -> News {
-    if before == now {
-        News::Nothing
-    } else if networks_differ(before, now) {
-        News::Networks
-    } else {
-        News::Details
-    }
-}
-
-fn networks_differ(before: &Assignment, now: &Assignment) -> bool {
-    before.nodes != now.nodes || before.leaving != now.leaving
 }
 
 /// The server's tokens live for 15 minutes (protocol page, "Host authentication").

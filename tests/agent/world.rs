@@ -125,13 +125,18 @@ impl World {
         Ok(fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?)
     }
 
-    /// Starts the service in `node`, and waits until it answers.
+    /// Starts the service in `node` on the embedded data plane, and waits until it answers.
     pub(crate) fn serve(&self, node: &Node, more: &[&str]) -> Result<Process> {
+        self.serve_on(node, "userspace", more)
+    }
+
+    /// The same on either data plane.
+    pub(crate) fn serve_on(&self, node: &Node, backend: &str, more: &[&str]) -> Result<Process> {
         let config = self.own(node).join("agent.toml");
         if !config.exists() {
             self.configure(node, "")?;
         }
-        let program = self.agent(node, &["run", "--spread", "0", "--backend", "userspace"]).args(more);
+        let program = self.agent(node, &["run", "--spread", "0", "--backend", backend]).args(more);
         let endpoint = node.v4.to_string();
         let program = program.env("ENROLL_AGENT_CONFIG", config).env("ENROLL_AGENT_ENDPOINT", endpoint);
         let service = node.spawn(program)?;

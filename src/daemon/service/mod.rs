@@ -1,5 +1,7 @@
 //! The agent as a whole: it owns every membership, and answers whoever asks.
 
+mod answers;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -16,19 +18,20 @@ use tokio::{
 
 use super::{
     board::Board,
-    clock::{self, Jumps},
+    clock,
     enroll::{self, Enrollment},
     errand::{self, After, Command},
+    host::Host,
     keeper::{First, Keeper, Message, Rhythm},
     notify,
-    requests::{self, Kept, Plain, say},
+    requests::say,
 };
 use crate::{
     facts,
-    ipc::{Answer, Call, JoinOrder, Listener, Request, Rights},
-    link::{Events, HostChange},
+    ipc::{Answer, Call, Listener, Request},
+    link::HostChange,
     membership::{self, Hands, JoinRequest, Joined, MembershipError, Work, describe},
-    model::{Backend, Class, NetworkName, Overrides, Server, Token},
+    model::{Backend, Overrides, Server},
     plan,
 };
 
@@ -269,157 +272,6 @@ impl Service {
         notify::ready();
     }
 
-    fn receive(&mut self, call: std::io::Result<Call>) {
-        let mut call = match call {
-            Ok(call) => call,
-            Err(error) => {
-                tracing::warn!(%error, "the control socket failed");
-                return;
-            }
-        };
-        let calls = self.calls.clone();
-        self.tasks.spawn_local(async move {
-            match call.request().await {
-                Ok(request) => drop(calls.send((call, request))),
-                Err(error) => tracing::debug!(%error, "unusable request on the control socket"),
-            }
-            Finished::Aside
-        });
-    }
-
-    fn answer(&mut self, call: Call, request: Request) {
-        let looks = matches!(request, Request::Status | Request::Watch);
-        if call.rights() == Rights::None || (call.rights() == Rights::Look && !looks) {
-            let message = "only root, the agent's user and the group enroll-agent may ask for this".to_owned();
-            return self.refuse(call, crate::ipc::Failure { class: Class::Denied, message });
-        }
-        match request {
-            Request::Down { server } => self.order(call, server.as_ref(), Plain::Down),
-            Request::Join(order) => self.join(call, *order),
-            Request::Leave { network, server } => self.leave(call, network, server),
-            Request::RotateKeys { server } => self.order(call, server.as_ref(), Plain::RotateKey),
-            Request::Status => {
-                let (kept, board) = (self.all(), self.board.clone());
-                self.aside(async move { requests::status(call, kept, board).await });
-            }
-            Request::Sync { server } => self.order(call, server.as_ref(), Plain::Sync),
-            Request::Up { server } => self.order(call, server.as_ref(), Plain::Up),
-            Request::Watch => {
-                let (kept, board) = (self.all(), self.board.clone());
-                self.aside(async move { requests::watch(call, kept, board).await });
-            }
-        }
-    }
-
-    fn aside(&mut self, conversation: impl Future<Output = ()> + 'static) {
-        self.tasks.spawn_local(async move {
-            conversation.await;
-            Finished::Aside
-        });
-    }
-
-    fn refuse(&mut self, mut call: Call, failure: crate::ipc::Failure) {
-        self.aside(async move { say(&mut call, &Answer::Failed(failure)).await });
-    }
-
-    fn all(&self) -> Vec<Kept> {
-        self.kept.iter().map(|(server, inbox)| Kept { inbox: inbox.clone(), server: server.clone() }).collect()
-    }
-
-    /// Those that are meant: the named one, or all.
-    fn order(&mut self, call: Call, server: Option<&Server>, plain: Plain) {
-        let mut kept = self.all();
-        kept.retain(|kept| server.is_none_or(|server| kept.server == *server));
-        if kept.is_empty() {
-            return self.refuse(call, errand::failure(&MembershipError::NotEnrolled));
-        }
-        self.aside(requests::order(call, kept, plain));
-    }
-
-    fn leave(&mut self, call: Call, network: Option<NetworkName>, server: Option<Server>) {
-        let server = match server.map_or_else(|| self.meant(network.as_ref()), Ok) {
-            Ok(server) => server,
-            Err(error) => return self.refuse(call, errand::failure(&error)),
-        };
-        if self.kept.contains_key(&server) {
-            return self.order(call, Some(&server), Plain::Leave(network));
-        }
-        let forgotten = if self.hands.store.is_set_aside(&server) {
-            self.hands.store.remove(&server).map_err(MembershipError::from)
-        } else {
-            Err(MembershipError::NotEnrolled)
-        };
-        if forgotten.is_ok() {
-            self.board.forget(&server);
-        }
-        let answer = errand::answer(forgotten.map(|()| errand::Obeyed::default()));
-        let mut call = call;
-        self.aside(async move { say(&mut call, &answer).await });
-    }
-
-    /// The server with the network, or the only one.
-    fn meant(&self, network: Option<&NetworkName>) -> Result<Server, MembershipError> {
-        let report = self.board.report();
-        let with_it = |status: &&crate::model::Status| network.is_none_or(|name| status.networks.contains_key(name));
-        let mut servers = report.memberships.iter().filter(with_it).filter_map(|status| status.server.parse().ok());
-        match (servers.next(), servers.next(), network) {
-            (Some(server), None, _) => Ok(server),
-            (Some(_), Some(_), _) => Err(MembershipError::Several),
-            (None, _, Some(network)) if !report.memberships.is_empty() => {
-                Err(MembershipError::NotInNetwork(network.clone()))
-            }
-            (None, _, _) => Err(MembershipError::NotEnrolled),
-        }
-    }
-
-    fn join(&mut self, mut call: Call, order: JoinOrder) {
-        let JoinOrder { backend, interface, overrides, timeout, token } = order;
-        let token: Option<Token> = match token.map(|token| token.expose().parse()).transpose() {
-            Ok(token) => token,
-            Err(error) => {
-                let message = format!("{error}");
-                return self.refuse(call, crate::ipc::Failure { class: Class::Refused, message });
-            }
-        };
-        let server = match token.as_ref().map_or_else(|| self.meant(None), |token| Ok(token.server().clone())) {
-            Ok(server) => server,
-            Err(error) => return self.refuse(call, errand::failure(&error)),
-        };
-        let overrides = overrides.or(self.settings.overrides.clone());
-        if let Some(inbox) = self.kept.get(&server) {
-            let kept = Kept { inbox: inbox.clone(), server };
-            let board = self.board.clone();
-            self.aside(requests::further(call, kept, board, |progress| Command::Further {
-                overrides,
-                progress,
-                token,
-            }));
-            return;
-        }
-        if let Some(task) = self.enrolling.remove(&server) {
-            task.abort();
-            self.board.enroll(&server, None);
-        }
-        let backend = backend.or(self.settings.backend);
-        let request = JoinRequest { backend, interface, overrides, server: Some(server.clone()), timeout, token };
-        let hands = self.hands.clone();
-        self.tasks.spawn_local(async move {
-            let (progress, mut stages) = mpsc::unbounded_channel();
-            let mut report = |stage| {
-                let _ = progress.send(stage);
-            };
-            let joining = enroll::once(&hands, &request, &mut report);
-            tokio::pin!(joining);
-            let joined = loop {
-                tokio::select! {
-                    joined = &mut joining => break joined,
-                    Some(stage) = stages.recv() => say(&mut call, &Answer::Progress { stage }).await,
-                }
-            };
-            Finished::Joined(Box::new((call, server, joined)))
-        });
-    }
-
     fn finished(&mut self, finished: Finished) -> Option<Ended> {
         match finished {
             Finished::Aside => None,
@@ -526,45 +378,6 @@ async fn accept(listener: Option<&Listener>) -> std::io::Result<Call> {
     match listener {
         Some(listener) => listener.accept().await,
         None => std::future::pending().await,
-    }
-}
-
-/// What the machine tells of itself.
-struct Host {
-    events: Option<Events>,
-    jumps: Option<Jumps>,
-}
-
-impl Host {
-    async fn watch() -> Self {
-        let events = Events::listen().await;
-        let events = events.inspect_err(|error| tracing::warn!(%error, "changes of this machine are not seen")).ok();
-        let jumps = Jumps::watch();
-        let jumps = jumps.inspect_err(|error| tracing::warn!(%error, "jumps of the clock are not seen")).ok();
-        Self { events, jumps }
-    }
-
-    /// The next change; a jump of the clock is a move, since it may have been a long sleep.
-    async fn changed(&mut self) -> HostChange {
-        let events = async {
-            match &mut self.events {
-                Some(events) => events.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        let jumped = async {
-            match &self.jumps {
-                Some(jumps) => jumps.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            change = events => change,
-            () = jumped => {
-                tracing::info!(now = clock::unix_seconds(), "the clock jumped");
-                HostChange { moved: BTreeSet::from(["the clock".to_owned()]), touched: BTreeSet::new() }
-            }
-        }
     }
 }
 

@@ -1,0 +1,112 @@
+//! Rounds with the server: pull, apply what changed, save it, confirm.
+
+use super::{MembershipError, Work};
+use crate::{
+    control::Freshness,
+    daemon::clock,
+    model::Assignment,
+    plan::{Peers, Talk},
+};
+
+/// What one round with the server brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// Changes made to the interface.
+    pub changes: usize,
+    /// Whether the assignment differs from the saved one.
+    pub news: News,
+}
+
+/// Whether a pull differs from what was known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Peers or settings changed.
+    Details,
+    /// A network came, went or changed.
+    Networks,
+    /// Nothing changed.
+    Nothing,
+}
+
+impl Work {
+    /// One round: authenticate if due, pull, apply what changed, save it, confirm what the server wants gone.
+    pub async fn round(&mut self, peers: Peers) -> Result<Round, MembershipError> {
+        let result = self.try_round(peers).await;
+        self.error = result.as_ref().err().map(|error| error.report(clock::unix_seconds()));
+        result
+    }
+
+    /// What a session asks for: a proof, a check-in and a round, each if wanted.
+    pub async fn talk(&mut self, talk: Talk) -> Result<Round, MembershipError> {
+        let Talk { check_in, peers, prove } = talk;
+        if prove {
+            self.authenticated_at = None;
+        }
+        let told = match (prove, check_in) {
+            (_, true) => self.check_in().await,
+            (true, false) => self.authenticate().await,
+            (false, false) => Ok(()),
+        };
+        match told {
+            Ok(()) => self.round(peers).await,
+            Err(error) => {
+                self.note_failure(&error);
+                Err(error)
+            }
+        }
+    }
+
+    async fn try_round(&mut self, peers: Peers) -> Result<Round, MembershipError> {
+        let before = self.assignment();
+        let freshness = if peers == Peers::Recomputed { Freshness::Recomputed } else { Freshness::Cached };
+        let mut assignment = self.pull(freshness).await?;
+        if networks_differ(&before, &assignment) && freshness == Freshness::Cached {
+            // The server's cached peers are stale after memberships changed (protocol page, "Staleness").
+            assignment = self.pull(Freshness::Recomputed).await?;
+        } else if peers == Peers::Pushed {
+            assignment.peers.clone_from(&before.peers);
+            assignment.remarks.retain(|remark| !remark.is_about_peers());
+            assignment.remarks.extend(before.remarks.iter().filter(|remark| remark.is_about_peers()).cloned());
+        } else if assignment.peers.is_empty() && !before.peers.is_empty() {
+            // A server that did not hear of us for an hour forgets our peers (protocol page, "Peer list").
+            self.check_in().await?;
+            assignment = self.pull(Freshness::Recomputed).await?;
+        }
+        self.promote_key().await?;
+        let round = self.take_over(&before, assignment.clone()).await?;
+        self.tell_port(&assignment, round.changes).await?;
+        self.confirm_leaving(&assignment).await?;
+        if round.news != News::Nothing {
+            self.name_relays().await;
+        }
+        Ok(round)
+    }
+
+    /// Applies `assignment` and saves it if it is another than `before`.
+    pub(super) async fn take_over(
+        &mut self,
+        before: &Assignment,
+        assignment: Assignment,
+    ) -> Result<Round, MembershipError> {
+        let news = news(before, &assignment);
+        let changes = self.apply(&assignment).await?;
+        if news != News::Nothing {
+            self.keep(assignment)?;
+        }
+        Ok(Round { changes, news })
+    }
+}
+
+fn news(before: &Assignment, now: &Assignment) -> News {
+    if before == now {
+        News::Nothing
+    } else if networks_differ(before, now) {
+        News::Networks
+    } else {
+        News::Details
+    }
+}
+
+fn networks_differ(before: &Assignment, now: &Assignment) -> bool {
+    before.nodes != now.nodes || before.leaving != now.leaving
+}

@@ -1,0 +1,170 @@
+//! The service over the kernel's WireGuard: what a restart, a kill and a rotation cost an established flow.
+//!
+//! Needs a kernel with WireGuard; `.ci/kernel` runs it in a virtual machine with one.
+
+#![expect(clippy::allow_attributes, reason = "an expectation would be unmet in the program that uses everything")]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+#[allow(dead_code, reason = "shared with tests/agent")]
+#[path = "../agent/status.rs"]
+mod status;
+#[allow(dead_code, reason = "shared with tests/agent")]
+#[path = "../agent/world.rs"]
+mod world;
+
+use std::{process::ExitCode, thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use self::{
+    lab::{Case, Exit, Lab, Node},
+    status::{membership, stop, wait_for, wait_up},
+    world::{DONE, World, address},
+};
+
+fn main() -> ExitCode {
+    lab::trials(vec![
+        ("a_restart_loses_no_packet_of_a_flow", a_restart_loses_no_packet),
+        ("a_kill_loses_no_packet_of_a_flow", a_kill_loses_no_packet),
+        ("an_outage_and_a_restart_in_it_lose_no_packet", an_outage_loses_no_packet),
+        ("a_joined_network_disturbs_no_other", a_joined_network_disturbs_no_other),
+        ("a_rotated_key_is_known_after_a_restart", a_rotated_key_is_known),
+        ("down_takes_away_what_up_brings_back", down_and_up),
+        ("a_command_without_a_service_works_on_the_interface", a_command_without_a_service),
+    ])
+}
+
+fn a_restart_loses_no_packet(lab: &mut Lab) -> Result<()> {
+    undisturbed(lab, |world, node| {
+        for _ in 0..3 {
+            let service = world.serve_on(node, "kernel", &[])?;
+            wait_up(world, node)?;
+            stop(&service)?;
+        }
+        Ok(())
+    })
+}
+
+fn a_kill_loses_no_packet(lab: &mut Lab) -> Result<()> {
+    undisturbed(lab, |world, node| {
+        for _ in 0..3 {
+            let service = world.serve_on(node, "kernel", &[])?;
+            wait_up(world, node)?;
+            service.signal(Signal::SIGKILL)?;
+            service.wait(DONE)?;
+        }
+        Ok(())
+    })
+}
+
+fn an_outage_loses_no_packet(lab: &mut Lab) -> Result<()> {
+    undisturbed(lab, |world, node| {
+        world.server.faults().inject(usize::MAX, "/", status::bad_gateway());
+        let service = world.serve_on(node, "kernel", &[])?;
+        wait_for(world, node, "the failure", |status| !status["last_error"].is_null())?;
+        world.server.faults().clear();
+        wait_for(world, node, "the recovery", |status| status["last_error"].is_null())?;
+        stop(&service)
+    })
+}
+
+fn a_joined_network_disturbs_no_other(lab: &mut Lab) -> Result<()> {
+    undisturbed(lab, |world, node| {
+        let service = world.serve_on(node, "kernel", &[])?;
+        let key = world.key("more", &["plant-a"], 1)?;
+        let joined = node.run(world.agent(node, &["join", "-"]).stdin(key), DONE)?;
+        ensure!(joined.exit == Some(Exit::Code(0)), "{joined:?}");
+        wait_for(world, node, "the further network", |status| !status["networks"]["plant-a"].is_null())?;
+        let left = world.run(node, &["leave", "plant-a"])?;
+        ensure!(left.exit == Some(Exit::Code(0)), "{left:?}");
+        stop(&service)
+    })
+}
+
+fn a_rotated_key_is_known(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("one")?;
+    let world = World::new(lab)?;
+    let service = world.serve_on(&node, "kernel", &[])?;
+    join(&world, &node)?;
+    let before = wait_up(&world, &node)?;
+
+    let rotated = world.run(&node, &["rotate-keys"])?;
+    ensure!(rotated.exit == Some(Exit::Code(0)), "{rotated:?}");
+    stop(&service)?;
+    let service = world.serve_on(&node, "kernel", &[])?;
+
+    let after = wait_up(&world, &node)?;
+    ensure!(after["public_key"] != before["public_key"] && after["last_error"].is_null(), "{after}");
+    stop(&service)
+}
+
+fn down_and_up(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("one")?;
+    let world = World::new(lab)?;
+    let service = world.serve_on(&node, "kernel", &[])?;
+    join(&world, &node)?;
+    wait_up(&world, &node)?;
+    let there = |node: &Node| Ok::<_, anyhow::Error>(node.interfaces()?.iter().any(|found| found.name == "enroll0"));
+
+    ensure!(world.run(&node, &["down"])?.exit == Some(Exit::Code(0)));
+    ensure!(!there(&node)?, "the interface stays after down");
+    ensure!(world.run(&node, &["up"])?.exit == Some(Exit::Code(0)));
+    ensure!(there(&node)?, "no interface after up");
+    stop(&service)?;
+    ensure!(there(&node)?, "the kernel's interface outlives the service");
+    ensure!(world.run(&node, &["leave"])?.exit == Some(Exit::Code(0)));
+    ensure!(!there(&node)?, "the interface stays after leaving");
+    Ok(())
+}
+
+fn a_command_without_a_service(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("one")?;
+    let world = World::new(lab)?;
+    join(&world, &node)?;
+
+    for command in ["sync", "down", "up", "rotate-keys"] {
+        let done = world.run(&node, &[command])?;
+        ensure!(done.exit == Some(Exit::Code(0)), "{command}: {done:?}");
+    }
+
+    let status = membership(&world, &node)?;
+    ensure!(status["state"] == "up" && status["backend"] == "kernel", "{status}");
+    ensure!(world.run(&node, &["wait-online", "--timeout", "5"])?.exit == Some(Exit::Code(0)));
+    Ok(())
+}
+
+fn join(world: &World, node: &Node) -> Result<()> {
+    let key = world.key(&format!("key-of-{}", node.name), &["office"], 1)?;
+    let program = world.agent(node, &["join", "-"]).env("ENROLL_AGENT_ENDPOINT", node.v4.to_string());
+    let joined = node.run(program.stdin(key), DONE)?;
+    ensure!(joined.exit == Some(Exit::Code(0)), "{joined:?}");
+    Ok(())
+}
+
+/// Two hosts in a network, one pinging the other as fast as it answers, while `trouble` is made at the other.
+fn undisturbed(lab: &mut Lab, trouble: impl Fn(&World, &Node) -> Result<()>) -> Result<()> {
+    let (one, two) = (lab.node("one")?, lab.node("two")?);
+    let world = World::new(lab)?;
+    join(&world, &one)?;
+    join(&world, &two)?;
+    world.run(&one, &["sync"])?;
+    let there = address(&membership(&world, &two)?, "office", 0)?;
+    ensure!(!one.ping(there, 1, DONE)?.replies.is_empty(), "before the trouble");
+
+    let (flow, made) = thread::scope(|scope| {
+        let flow = scope.spawn(|| one.ping(there, usize::MAX, FLOW));
+        let made = trouble(&world, &two);
+        (flow.join(), made)
+    });
+
+    made?;
+    let flow = flow.map_err(|_| anyhow::anyhow!("the flow's thread ended"))?.context("no flow")?;
+    println!("{} of {} replies", flow.replies.len(), flow.sent);
+    ensure!(flow.lost == 0 && flow.replies.len() > 100, "{} of {} were lost", flow.lost, flow.sent);
+    Ok(())
+}
+
+/// Longer than any of the troubles takes.
+const FLOW: Duration = Duration::from_secs(15);
