@@ -4,6 +4,8 @@
 mod admin;
 #[path = "mock_server/broker.rs"]
 mod broker;
+#[path = "mock_server/edition.rs"]
+mod edition;
 #[path = "mock_server/scenario.rs"]
 mod scenario;
 
@@ -79,6 +81,8 @@ struct Serve {
     networks: Vec<NetworkArgument>,
     #[command(flatten)]
     broker: broker::BrokerArguments,
+    #[command(flatten)]
+    edition: edition::EditionArguments,
     /// Check and list keys as the real server does; their values are stored and listed then.
     #[arg(long)]
     netmaker_compat: bool,
@@ -120,7 +124,8 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+// More threads than cores: some of them wait for the store.
+#[tokio::main(worker_threads = 8)]
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Audit(command) => admin::audit(command).await,
@@ -142,6 +147,7 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
         server_name,
         networks,
         broker,
+        edition,
         netmaker_compat,
     } = serve;
     let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
@@ -163,7 +169,7 @@ async fn serve(serve: Serve) -> anyhow::Result<()> {
         record_requests: false,
         ..Options::default()
     };
-    let handle = mock_server::start(listener, options).await?;
+    let handle = mock_server::start(listener, edition.put_into(options)).await?;
     if let (None, Some(path)) = (&master_key_file, &made_up) {
         write_master_key(path, handle.master_key())?;
     }

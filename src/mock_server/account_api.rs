@@ -40,7 +40,9 @@ struct Account {
 }
 
 async fn list(State(server): State<Server>, _: Admin) -> Result<Response, Refusal> {
-    Ok(answers::json(&server.read(|world, _| world.users.values().map(shown).collect::<Vec<_>>())?))
+    Ok(answers::json(
+        &server.read(|world, _| world.users.values().map(|user| world.shown_user(user)).collect::<Vec<_>>())?,
+    ))
 }
 
 async fn show(
@@ -49,7 +51,7 @@ async fn show(
     Path(name): Path<String>,
 ) -> Result<Response, Refusal> {
     let own = matches!(&actor, Actor::User(user) if *user == name);
-    let user = server.read(|world, _| world.users.get(&name).filter(|_| own).map(shown))?;
+    let user = server.read(|world, _| world.users.get(&name).filter(|_| own).map(|user| world.shown_user(user)))?;
     Ok(answers::json(&user.ok_or_else(Refusal::forbidden)?))
 }
 
@@ -68,7 +70,7 @@ async fn create(State(server): State<Server>, Admin(actor): Admin, bytes: Bytes)
         Ok(world.create_user(&username, hash, Role::Admin, now))
     })?;
     tracing::info!(user = %user.name, "user created");
-    Ok(answers::json(&shown(&user)))
+    Ok(answers::json(&shown(&user, 0)))
 }
 
 async fn edit(
@@ -99,9 +101,10 @@ async fn edit(
             check(&name, &password)?;
             user.password = hash;
         }
-        Ok(user.clone())
+        let user = user.clone();
+        Ok(world.shown_user(&user))
     })?;
-    Ok(answers::json(&shown(&user)))
+    Ok(answers::json(&user))
 }
 
 async fn delete(
@@ -120,6 +123,7 @@ async fn delete(
             }
             (Role::SuperAdmin, Role::Admin) => {
                 world.users.remove(&name);
+                world.forget_access_tokens(&name);
                 Ok(())
             }
         }
@@ -146,6 +150,10 @@ impl World {
         }
     }
 
+    fn shown_user(&self, user: &User) -> Value {
+        shown(user, self.access_tokens_of(&user.name).len())
+    }
+
     /// Makes a user, over any of this name.
     pub(super) fn create_user(&mut self, name: &str, password: PasswordHash, role: Role, now: OffsetDateTime) -> User {
         let user = User { name: name.to_owned(), password, created_at: go_time(now), role };
@@ -154,14 +162,14 @@ impl World {
     }
 }
 
-/// Shows a user as it is listed.
-pub(super) fn shown(user: &User) -> Value {
+/// Shows a user as it is listed, with the number of its access tokens.
+pub(super) fn shown(user: &User, tokens: usize) -> Value {
     let User { name, password: _, created_at, role } = user;
     json!({
         "username": name, "external_identity_provider_id": "", "is_mfa_enabled": false, "display_name": "",
         "account_disabled": false, "isadmin": true, "issuperadmin": *role == Role::SuperAdmin,
         "auth_type": "basic_auth", "remote_gw_ids": null, "user_group_ids": {}, "platform_role_id": role.name(),
-        "network_roles": null, "last_login_time": GoTime::default(), "num_access_tokens": 0, "created_by": "",
+        "network_roles": null, "last_login_time": GoTime::default(), "num_access_tokens": tokens, "created_by": "",
         "created_at": created_at, "updated_at": created_at,
     })
 }

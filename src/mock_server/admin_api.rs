@@ -12,9 +12,9 @@ use super::{
     clock::go_time,
     host_api::Force,
     key_info::KeyInfo,
+    networks::{NewNetwork, WithNodes},
     refusal::Refusal,
     server::Server,
-    world::{NewNetwork, WithNodes},
 };
 use crate::control::wire::Network;
 
@@ -58,8 +58,9 @@ async fn create_network(State(server): State<Server>, Admin(actor): Admin, bytes
         range6: range(&asked.address_range6)?,
     };
     let (network, made) = server.write_as(&actor, |world, now| {
-        let network = world.create_network(&network, now)?;
-        let network = world.set_up_network(&network.name, &asked)?;
+        world.create_network(&network, now)?;
+        world.set_up_network(&network.name, &asked)?;
+        let network = world.set_auto_join(&network.name, asked.auto_join)?;
         let made = world.default_key(&network.name);
         Ok((network, made))
     })?;
@@ -86,12 +87,11 @@ async fn edit_network(
         }
         network.default_keepalive = asked.default_keepalive;
         network.default_mtu = asked.default_mtu;
-        network.auto_join = asked.auto_join;
         network.auto_remove = asked.auto_remove;
         network.auto_remove_tags = asked.auto_remove_tags;
         network.auto_remove_threshold = asked.auto_remove_threshold;
         network.updated_at = go_time(now);
-        Ok(network.clone())
+        world.set_auto_join(&name, asked.auto_join)
     })?;
     Ok(answers::json(&network))
 }
@@ -104,10 +104,10 @@ async fn delete_network(
 ) -> Result<Response, Refusal> {
     server.write_as(&actor, |world, _| {
         // The real server asks nobody for force, and deletes what is not there.
-        if world.netmaker_compat && !world.networks.contains(&name) {
+        if world.manners.netmaker_compat && !world.networks.contains(&name) {
             return Ok(());
         }
-        let nodes = if force.is_set() || world.netmaker_compat { WithNodes::Delete } else { WithNodes::Refuse };
+        let nodes = if force.is_set() || world.manners.netmaker_compat { WithNodes::Delete } else { WithNodes::Refuse };
         world.delete_network(&name, nodes)
     })?;
     Ok(wrapped::<()>("success", None))

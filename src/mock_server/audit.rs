@@ -60,6 +60,16 @@ pub(super) enum Actor {
     User(String),
 }
 
+impl Actor {
+    /// What the real server calls it where it writes down who made something.
+    pub(super) fn user_name(&self) -> String {
+        match self {
+            Self::Device | Self::Library | Self::MasterKey => "masteradministrator".to_owned(),
+            Self::User(name) => name.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,8 +1,9 @@
-//! Makes one broadcast of many changes.
+//! Makes one broadcast of many changes, to those whom they concern.
 
-use std::{pin::Pin, time::Duration};
+use std::{collections::BTreeSet, pin::Pin, time::Duration};
 
 use tokio::time::{Sleep, sleep};
+use uuid::Uuid;
 
 /// What a broadcast of peers is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,6 +12,36 @@ pub(super) enum Broadcast {
     Ordinary,
     /// A key changed, or the server started: hosts must replace what they have.
     Replacing,
+}
+
+/// Whom a broadcast concerns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Audience {
+    /// Everybody; the rest is of no interest then.
+    pub(super) everybody: bool,
+    /// All who have a node in one of these.
+    pub(super) networks: BTreeSet<String>,
+    pub(super) hosts: BTreeSet<Uuid>,
+}
+
+impl Audience {
+    pub(super) fn everybody() -> Self {
+        Self { everybody: true, ..Self::default() }
+    }
+
+    pub(super) fn network(name: String) -> Self {
+        Self { networks: BTreeSet::from([name]), ..Self::default() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
+        self.everybody |= other.everybody;
+        self.networks.extend(other.networks);
+        self.hosts.extend(other.hosts);
+    }
 }
 
 /// A broadcast that waits for its time.
@@ -23,19 +54,21 @@ struct Waiting {
     quiet: Pin<Box<Sleep>>,
     latest: Pin<Box<Sleep>>,
     kind: Broadcast,
+    audience: Audience,
 }
 
 impl Debounce {
     /// Asks for a broadcast, soon.
-    pub(super) fn ask(&mut self, kind: Broadcast) {
+    pub(super) fn ask(&mut self, kind: Broadcast, audience: Audience) {
         match &mut self.waiting {
             Some(waiting) => {
                 waiting.quiet = Box::pin(sleep(QUIET));
                 waiting.kind = waiting.kind.max(kind);
+                waiting.audience.extend(audience);
             }
             None => {
                 let (quiet, latest) = (Box::pin(sleep(QUIET)), Box::pin(sleep(LATEST)));
-                self.waiting = Some(Waiting { quiet, latest, kind });
+                self.waiting = Some(Waiting { quiet, latest, kind, audience });
             }
         }
     }
@@ -43,7 +76,7 @@ impl Debounce {
     /// Waits until it is time; for ever while nobody asks.
     pub(super) async fn ready(&mut self) {
         match &mut self.waiting {
-            Some(Waiting { quiet, latest, kind: _ }) => {
+            Some(Waiting { quiet, latest, kind: _, audience: _ }) => {
                 tokio::select! {
                     () = quiet => {}
                     () = latest => {}
@@ -54,8 +87,9 @@ impl Debounce {
     }
 
     /// Ends the wait.
-    pub(super) fn take(&mut self) -> Broadcast {
-        self.waiting.take().map_or(Broadcast::Ordinary, |waiting| waiting.kind)
+    pub(super) fn take(&mut self) -> (Broadcast, Audience) {
+        let waiting = self.waiting.take();
+        waiting.map_or((Broadcast::Ordinary, Audience::default()), |waiting| (waiting.kind, waiting.audience))
     }
 }
 

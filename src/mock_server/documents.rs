@@ -7,30 +7,35 @@ use uuid::Uuid;
 
 use super::{
     broker::{Announced, Login},
-    peers::is_active,
+    peers::{Sight, is_active, is_fresh},
     refusal::Refusal,
     world::World,
 };
 use crate::control::wire::{
-    AclRule, ApiHost, ApiInterface, ApiNode, FwUpdate, GoTime, Host, HostPull, IpNet, Node, Secret, ServerConfig,
-    ServerStatus,
+    ApiHost, ApiInterface, ApiNode, GoTime, Host, HostPull, IpNet, Nameserver, Node, Secret, ServerConfig, ServerStatus,
 };
 
 impl World {
     /// Everything a host should be.
     pub(super) fn pull(&self, id: Uuid, mut config: ServerConfig, now: OffsetDateTime) -> Result<HostPull, Refusal> {
         let host = self.hosts.get(&id).ok_or_else(|| Refusal::internal("record not found"))?;
-        let (peers, nearby) = self.peers(host, now);
+        let Sight { peers, nearby, routes, default_gateway } = self.sight(host, now);
         config.manage_dns &= host.dns_status != "no";
+        let active: Vec<_> = self.nodes_of(id).filter(|node| is_active(node) && is_fresh(node, now)).collect();
+        let domains: Vec<_> = active.iter().flat_map(|node| self.domains_of(host, node)).collect();
         Ok(HostPull {
             host: host.clone(),
             nodes: Some(self.nodes_of(id).cloned().collect()),
             peers: Some(peers),
             server_config: config,
             host_network_info: Some(nearby).filter(|nearby| !nearby.is_empty()),
-            egress_network_routes: Some(vec![]),
-            fw_update: self.firewall(id),
-            dns_nameservers: Some(vec![]),
+            egress_network_routes: Some(routes),
+            fw_update: self.firewall(&active),
+            change_default_gateway: default_gateway.is_some(),
+            default_gateway: default_gateway.unwrap_or_default(),
+            is_internet_gateway: active.iter().any(|node| node.is_internet_gateway),
+            egress_with_domains: Some(domains).filter(|domains| !domains.is_empty()),
+            dns_nameservers: Some(self.all_name_servers(host, &active)),
             auto_relay_nodes: Some(BTreeMap::new()),
             gateway_nodes: Some(self.gateways_to_choose(id)),
             address_identity_map: Some(BTreeMap::new()),
@@ -38,40 +43,29 @@ impl World {
         })
     }
 
-    /// Everything is allowed; one rule per node says in which range.
-    fn firewall(&self, host: Uuid) -> FwUpdate {
-        let rules = self.nodes_of(host).filter(|node| is_active(node)).map(|node| AclRule {
-            id: format!("{}-allowed-network-rules", node.id),
-            ip_list: Some(vec![node.network_range.clone()]),
-            ip6_list: Some(vec![node.network_range6.clone()]),
-            allowed_protocol: "all".to_owned(),
-            direction: 1,
-            allowed: true,
-            ..AclRule::default()
-        });
-        FwUpdate {
-            allow_all: true,
-            networks: Some(rules.collect()),
-            egress_info: Some(BTreeMap::new()),
-            ingress_info: Some(BTreeMap::new()),
-            acl_rules: Some(BTreeMap::new()),
-            ..FwUpdate::default()
-        }
+    /// Who knows which names: the servers of the networks, and gateways for the domains behind them.
+    fn all_name_servers(&self, host: &Host, nodes: &[&Node]) -> Vec<Nameserver> {
+        let domains = nodes.iter().flat_map(|node| self.domain_servers(node, &self.policies(&node.network)));
+        self.name_servers_for(host, nodes).into_iter().chain(domains).collect()
     }
 
     /// The gateways of the networks in which a host chooses its own.
     pub(super) fn gateways_to_choose(&self, host: Uuid) -> BTreeMap<String, Vec<Node>> {
         let choosing = self.nodes_of(host).filter(|own| is_active(own) && own.auto_assign_gateway);
         let gateways = choosing.map(|own| {
-            let others = self.nodes.values().filter(|node| node.network == own.network && node.host_id != host);
-            (own.network.clone(), others.filter(|node| node.is_gateway && is_active(node)).cloned().collect())
+            let policies = self.policies(&own.network);
+            let others = self.nodes_in(&own.network).filter(|node| node.host_id != host);
+            let gateways = others.filter(|node| node.is_gateway && is_active(node) && policies.allow(own, node));
+            (own.network.clone(), gateways.cloned().collect())
         });
         gateways.collect()
     }
 
     pub(super) fn api_nodes(&self, network: Option<&str>, now: OffsetDateTime) -> Vec<ApiNode> {
-        let nodes = self.nodes.values().filter(|node| network.is_none_or(|name| name == node.network));
-        nodes.map(|node| self.api_node(node, now)).collect()
+        match network {
+            Some(network) => self.nodes_in(network).map(|node| self.api_node(node, now)).collect(),
+            None => self.nodes.values().map(|node| self.api_node(node, now)).collect(),
+        }
     }
 
     /// A node for people.
@@ -95,6 +89,7 @@ impl World {
             is_gateway: node.is_gateway,
             auto_assign_gateway: node.auto_assign_gateway,
             is_ingress_gateway: node.is_ingress_gateway,
+            is_internet_gateway: node.is_internet_gateway,
             ingress_persistent_keepalive: node.ingress_persistent_keepalive,
             ingress_mtu: node.ingress_mtu,
             connected: node.connected,
@@ -104,6 +99,9 @@ impl World {
             location: host.map(|host| host.location.clone()).unwrap_or_default(),
             country: host.map(|host| host.country_code.clone()).unwrap_or_default(),
             status: status(&node, now).to_owned(),
+            inet_node_req: node.inet_node_req,
+            internet_gateway_node_id: node.internet_gateway_node_id,
+            ingress_dns: node.ingress_dns,
             relayed_by: node.relayed_by,
             relay_nodes: node.relay_nodes,
             server: node.server,

@@ -6,6 +6,18 @@ use uuid::Uuid;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// A policy of a network was made, changed or deleted.
+    AclChanged {
+        /// The network.
+        network: String,
+    },
+    /// A range behind nodes of a network was made, changed or deleted, or a domain was resolved.
+    EgressChanged {
+        /// The network.
+        network: String,
+        /// Id of the egress.
+        egress: String,
+    },
     /// An administrator took a host away; its topic is its id.
     HostDeleted {
         /// The host.
@@ -27,6 +39,11 @@ pub enum Event {
     KeysRequested {
         /// The host.
         host: Uuid,
+    },
+    /// Name servers of a network were added, changed or forgotten.
+    NameServersChanged {
+        /// The network.
+        network: String,
     },
     /// A node is gone.
     NodeDeleted {
@@ -62,4 +79,4 @@ pub enum Event {
 }
 
 /// How many events a slow listener may be behind before it loses the oldest.
-pub(super) const BACKLOG: usize = 4096;
+pub(super) const BACKLOG: usize = 16_384;

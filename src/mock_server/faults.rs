@@ -1,7 +1,7 @@
 //! Trouble on purpose, and what was seen: how tests make the network, the proxy and the server misbehave.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::trouble::Snapshot;
+use super::{trouble::Snapshot, world::Counting};
 
 /// What goes wrong with one request. As data it is `kebab-case`, and times are whole milliseconds.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -87,6 +87,22 @@ pub enum NodeCreation {
     Refused,
 }
 
+/// A mistake in the bookkeeping of the real server, which this one makes only when it is told to.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mistake {
+    /// Peers of a deleted host are told neither to remove it nor to replace what they have.
+    DroppedDeletions,
+    /// Hosts that register with a key at the same time may spend the same use.
+    OverUse,
+    /// A host that registers again spends another use.
+    SpendAgain,
+    /// A plain pull shows peers as of the last broadcast; deletions make none, and nor does anything without a broker.
+    StalePull,
+    /// A key that is `unlimited` beside a limit goes on after that.
+    UnlimitedGoesOn,
+}
+
 /// Whether the server answers at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Power {
@@ -132,6 +148,7 @@ struct Inner {
     edit_pull: Option<EditPull>,
     clock_skew: time::Duration,
     node_creation: NodeCreation,
+    mistakes: BTreeSet<Mistake>,
     snapshots: BTreeMap<String, Snapshot>,
 }
 
@@ -141,7 +158,8 @@ struct Planned {
     fault: Fault,
 }
 
-type EditPull = Arc<dyn Fn(&mut Value) + Send + Sync>;
+/// Changes a pull before it is sent.
+pub(super) type EditPull = Arc<dyn Fn(&mut Value) + Send + Sync>;
 
 impl Faults {
     /// Makes the next `times` requests whose path begins with `path_prefix` go wrong; earlier plans go first.
@@ -154,13 +172,14 @@ impl Faults {
         self.lock().edit_pull = Some(Arc::new(edit));
     }
 
-    /// Forgets all plans and puts the clock and the making of nodes right; what was observed stays.
+    /// Forgets all plans, makes no mistakes, and puts the clock and the making of nodes right; what was observed stays.
     pub fn clear(&self) {
         let mut inner = self.lock();
         inner.planned.clear();
         inner.edit_pull = None;
         inner.clock_skew = time::Duration::ZERO;
         inner.node_creation = NodeCreation::Normal;
+        inner.mistakes.clear();
     }
 
     /// Puts the server's clock this far ahead; behind, if it is negative.
@@ -171,6 +190,22 @@ impl Faults {
     /// Says when the nodes of hosts that register from now on are made.
     pub fn set_node_creation(&self, when: NodeCreation) {
         self.lock().node_creation = when;
+    }
+
+    /// Makes these mistakes from now on, and no others.
+    pub fn set_mistakes(&self, mistakes: impl IntoIterator<Item = Mistake>) {
+        self.lock().mistakes = mistakes.into_iter().collect();
+    }
+
+    pub(super) fn makes(&self, mistake: Mistake) -> bool {
+        self.lock().mistakes.contains(&mistake)
+    }
+
+    /// The mistakes in counting uses.
+    pub(super) fn counting(&self) -> Counting {
+        let mistakes = &self.lock().mistakes;
+        let is_made = |mistake| mistakes.contains(&mistake);
+        Counting { spends_again: is_made(Mistake::SpendAgain), unlimited_goes_on: is_made(Mistake::UnlimitedGoesOn) }
     }
 
     pub(super) fn clock_skew(&self) -> time::Duration {
@@ -229,12 +264,9 @@ impl Faults {
         Some(fault)
     }
 
-    pub(super) fn edited(&self, mut pull: Value) -> Value {
-        let edit = self.lock().edit_pull.clone();
-        if let Some(edit) = edit {
-            edit(&mut pull);
-        }
-        pull
+    /// What to change about every pull, if anything.
+    pub(super) fn pull_edit(&self) -> Option<EditPull> {
+        self.lock().edit_pull.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

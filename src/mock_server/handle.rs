@@ -16,10 +16,12 @@ use super::{
     key_changes::KeyEdit,
     key_info::KeyInfo,
     keys::{Key, NewKey},
+    networks::{NewNetwork, WithNodes},
     refusal::Refusal,
+    relay::NewGateway,
     server::Server,
     trouble::Trouble,
-    world::{NewNetwork, WithNodes, World},
+    world::World,
 };
 use crate::control::wire::{Host, Network, Node, Secret};
 
@@ -211,7 +213,18 @@ impl Handle {
     /// # Errors
     /// If the node is not in that network, or its host cannot be a gateway.
     pub fn make_gateway(&self, network: &str, node: Uuid, clients: &[Uuid]) -> Result<Node, Refusal> {
-        self.server.write(|world, _| world.make_gateway(network, node, clients))
+        let asked = NewGateway { clients: clients.to_vec(), ..NewGateway::default() };
+        self.server.write(|world, _| world.make_gateway(network, node, &asked))
+    }
+
+    /// Makes a node a gateway to the internet for all traffic of `clients`.
+    ///
+    /// # Errors
+    /// If the node is not in that network, or its host cannot be a gateway.
+    pub fn make_internet_gateway(&self, network: &str, node: Uuid, clients: &[Uuid]) -> Result<Node, Refusal> {
+        let (is_internet_gateway, internet_clients) = (true, clients.to_vec());
+        let asked = NewGateway { is_internet_gateway, internet_clients, ..NewGateway::default() };
+        self.server.write(|world, _| world.make_gateway(network, node, &asked))
     }
 
     /// Puts a node behind a gateway of its network.
@@ -292,6 +305,11 @@ impl Handle {
         self.stop.send_replace(true);
         if let Err(error) = (&mut self.task).await {
             tracing::error!(error = %error, "the server's task failed");
+        }
+        for task in self.broker_tasks.drain(..) {
+            task.abort();
+            // It was ended on purpose; the store is free when it is gone.
+            drop(task.await);
         }
     }
 }

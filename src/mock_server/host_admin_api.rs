@@ -95,6 +95,7 @@ impl World {
     /// leave it out.
     fn edit_host(&mut self, id: Uuid, asked: ApiHost, now: OffsetDateTime) -> Result<ApiHost, Refusal> {
         let host = self.hosts.get_mut(&id).ok_or_else(|| Refusal::internal("record not found"))?;
+        let joins_all = asked.is_default && !host.is_default;
         host.endpoint_ip = endpoint(&asked.endpoint_ip)?.unwrap_or(host.endpoint_ip);
         host.endpoint_ipv6 = endpoint(&asked.endpoint_ipv6)?.unwrap_or(host.endpoint_ipv6);
         let keepalive = asked.persistent_keepalive.checked_mul(1_000_000_000);
@@ -113,9 +114,13 @@ impl World {
         // The real server forgets it here, and so peers use the listen port until the host tells again.
         host.public_listen_port = 0;
         host.updated_at = Some(go_time(now));
-        let shown = api_host(host);
+        if joins_all {
+            for network in self.networks.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+                self.join(id, &network, now)?;
+            }
+        }
         self.events.push(Event::HostUpdated { host: id });
-        Ok(shown)
+        Ok(api_host(self.host(id)?))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What devices call.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Extension,
@@ -18,7 +18,7 @@ use super::{
     audit::{Action, Actor, Attempt, KeyName},
     calls::{Call, Credential},
     documents::{api_host, server_status},
-    faults::NodeCreation,
+    faults::Mistake,
     parse,
     refusal::Refusal,
     register::Registered,
@@ -37,6 +37,7 @@ pub(super) fn calls() -> Vec<Call> {
         Call::get("/api/server/status", status, "Tell how the server is"),
         Call::get("/api/server/health", async || HEALTHY, "Tell that the server runs"),
         Call::get("/health", async || HEALTHY, "Tell that the server runs"),
+        Call::get("/api/server/feature_flags", features, "Tell what the server can do"),
         Call::get("/api/getip", caller_address, "Tell the caller its address"),
         Call::get("/getip", caller_address, "Tell the caller its address"),
     ];
@@ -60,19 +61,17 @@ struct Identity {
 }
 
 async fn register(State(server): State<Server>, Path(token): Path<String>, bytes: Bytes) -> Result<Response, Refusal> {
-    let delay = server.node_delay();
+    let when = server.creation();
     let host = serde_json::from_slice::<Identity>(&bytes).ok().map(|identity| identity.id);
     let key = Some(KeyName::Token(token.clone()));
     let attempt = Attempt { actor: Actor::Device, action: Action::Redeem, key, host };
-    let registered = server.attempt(&attempt, |world, now| world.register(&token, &bytes, delay, now))?;
-    let Registered { host, mut networks } = registered;
-    if server.faults().node_creation() == NodeCreation::Refused {
-        server.write(|world, _| {
-            world.joins.remove(&host.id);
-            Ok(())
-        })?;
-        networks.clear();
-    }
+    let seen = uses_seen(&server, &token).await?;
+    let rule = move |world: &mut World, now| {
+        world.forget_uses(&token, seen, now);
+        world.register(&token, &bytes, when, now)
+    };
+    let registered = server.attempt_together(attempt, rule).await?;
+    let Registered { host, networks } = registered;
     tracing::info!(host = %host.id, name = %host.name, networks = %networks.join(","), "host registered");
     let mut response = answers::text(&RegisterResponse { server_config: server.config(), requested_host: host });
     if server.announces_networks()
@@ -81,6 +80,16 @@ async fn register(State(server): State<Server>, Path(token): Path<String>, bytes
         response.headers_mut().insert(wire::NETWORKS_HEADER, names);
     }
     Ok(response)
+}
+
+/// The uses that a key has left before others that came at the same time are counted, if that is not to be waited for.
+async fn uses_seen(server: &Server, token: &str) -> Result<Option<i64>, Refusal> {
+    if !server.faults().makes(Mistake::OverUse) {
+        return Ok(None);
+    }
+    let seen = server.read(|world, now| world.key_of_token(token, now).ok().map(|key| key.document.uses_remaining))?;
+    tokio::time::sleep(RACE).await;
+    Ok(seen)
 }
 
 async fn authenticate(State(server): State<Server>, bytes: Bytes) -> Result<Response, Refusal> {
@@ -101,16 +110,34 @@ async fn authenticate(State(server): State<Server>, bytes: Bytes) -> Result<Resp
     Ok(answers::text(&crate::control::wire::Success { code: 200, message, response: Some(token) }))
 }
 
-async fn pull(State(server): State<Server>, caller: Caller) -> Result<Response, Refusal> {
-    // `reset_failovered` asks for a fresh computation, which every pull gets here.
+/// How to pull.
+#[derive(Deserialize)]
+struct Reset {
+    /// `true` asks for a fresh computation, which every pull gets here, unless the server is to make a mistake.
+    reset_failovered: Option<String>,
+}
+
+async fn pull(State(server): State<Server>, caller: Caller, Query(reset): Query<Reset>) -> Result<Response, Refusal> {
     let host = match caller {
         Caller::Host(claims) => claims.id,
         Caller::Master => return Err(Refusal::bad_request("failed to parse host id: invalid UUID length: 0")),
     };
     let config = server.config();
-    let pull = server.read(|world, now| world.pull(host, config, now))??;
-    let document = serde_json::to_value(pull).map_err(|error| Refusal::internal(error.to_string()))?;
-    Ok(answers::json(&server.faults().edited(document)))
+    let mut pull = server.read(|world, now| world.pull(host, config, now))??;
+    if server.faults().makes(Mistake::StalePull) {
+        if reset.reset_failovered.as_deref() == Some("true") {
+            if server.link().is_some() {
+                server.pulls().outdate();
+            }
+            server.pulls().keep(&pull);
+        } else {
+            pull = server.pulls().stale(pull);
+        }
+    }
+    let Some(edit) = server.faults().pull_edit() else { return Ok(answers::json(&pull)) };
+    let mut document = serde_json::to_value(pull).map_err(|error| Refusal::internal(error.to_string()))?;
+    edit(&mut document);
+    Ok(answers::json(&document))
 }
 
 async fn fallback(
@@ -165,7 +192,7 @@ async fn node(
     let document = server.read(|world, now| {
         let node = named_node(world, &caller, &network, &node)?;
         let host = world.host(node.host_id)?;
-        let (peers, _) = world.peers(host, now);
+        let peers = world.sight(host, now).peers;
         let document: Value = json!({
             "node": node, "host": host, "peers": peers, "host_peers": peers, "serverconfig": config, "peerids": {},
         });
@@ -244,8 +271,21 @@ async fn status(State(server): State<Server>) -> Response {
     answers::json(&server_status(server.broker_is_up()))
 }
 
+async fn features(State(server): State<Server>) -> Response {
+    let is_pro = server.config().is_ee;
+    answers::json(&json!({
+        "enable_egress_ha": is_pro, "enable_network_activity": false, "enable_oauth": false,
+        "enable_idp_integration": false, "allow_multi_server_license": false, "enable_gws_ha": false,
+        "enable_device_approval": is_pro, "enable_flow_logs": false, "enable_posture_checks": false,
+        "enable_jit": false, "enable_overlapping_egress_ranges": false,
+    }))
+}
+
 async fn caller_address(Extension(address): Extension<SocketAddr>) -> String {
     address.ip().to_canonical().to_string()
 }
+
+/// How long the real server may take between reading and writing a key.
+const RACE: Duration = Duration::from_millis(200);
 
 const HEALTHY: &str = "Server is up and running!!";

@@ -72,7 +72,7 @@ async fn overwrite(
     bytes: Bytes,
 ) -> Result<Response, Refusal> {
     let key = server.attempt(&attempt(actor, Action::Edit, Some(&id)), |world, _| {
-        if world.netmaker_compat {
+        if world.manners.netmaker_compat {
             body::<ApiEnrollmentKey>(&bytes)?;
         } else if let Some(key) = world.find_key(&id) {
             refuse_changes(&body(&bytes)?, &document(&server.shown(key.clone()))?)?;

@@ -104,7 +104,7 @@ impl World {
         let id = self.find_key(id).ok_or_else(no_key)?.id;
         let value = Secret::from(random_value());
         let hash = hash_value(value.expose());
-        let listed = if self.netmaker_compat { value.clone() } else { Secret::default() };
+        let listed = if self.manners.netmaker_compat { value.clone() } else { Secret::default() };
         let key = self.change_key(id, Action::Rotate, |key| {
             let old = std::mem::replace(&mut key.hash, hash);
             key.previous = (grace > 0).then(|| PreviousValue { hash: old, until: now.unix_timestamp() + grace });

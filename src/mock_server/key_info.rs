@@ -5,7 +5,7 @@ use std::ops::Deref;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::keys::{Key, encode_token};
+use super::{keys::Key, redeem::encode_token};
 use crate::control::wire::{EnrollmentKey, KeyType, Secret};
 
 /// A key as it is listed: the wire's document, and extensions of ours beside it.

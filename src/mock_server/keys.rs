@@ -3,7 +3,6 @@
 //! A key has an id of its own, which stays when its value is rotated. The value itself is a secret: what is stored is its
 //! hash, unless the server was told to list values as the real one does.
 
-use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -11,10 +10,10 @@ use uuid::Uuid;
 use super::{
     audit::Action,
     clock::go_text,
-    parse::describe,
     refusal::Refusal,
     secrets::{hash_value, random_value},
-    world::{Grant, Redemption, World},
+    table::Row,
+    world::World,
 };
 use crate::control::wire::{ApiEnrollmentKey, EnrollmentKey, GoTime, KeyType, Secret};
 
@@ -104,37 +103,26 @@ impl Key {
     }
 }
 
-/// What a token says; `server` is of no interest to the server itself.
-#[derive(Deserialize, Serialize)]
-struct TokenText {
-    #[serde(default)]
-    server: String,
-    #[serde(default)]
-    value: Secret,
+/// Where a key is found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum KeyPlace {
+    /// By the hash of its value, or of the one before.
+    Hash(String),
+    /// By one of its names.
+    Name(String),
 }
 
-/// Writes what a device is given: where to go, and the key's value.
-pub(super) fn encode_token(server: &str, value: &Secret) -> Secret {
-    let text = TokenText { server: server.to_owned(), value: value.clone() };
-    BASE64.encode(&serde_json::to_vec(&text).unwrap_or_default()).into()
+impl Row<Uuid> for Key {
+    type Place = KeyPlace;
+
+    fn places(&self, _: &Uuid) -> Vec<KeyPlace> {
+        let hashes = [Some(&self.hash), self.previous.as_ref().map(|previous| &previous.hash)];
+        let hashes = hashes.into_iter().flatten().cloned().map(KeyPlace::Hash);
+        hashes.chain(self.document.names.iter().flatten().cloned().map(KeyPlace::Name)).collect()
+    }
 }
 
 impl World {
-    /// Finds the key a token stands for.
-    pub(super) fn key_of_token(&self, token: &str, now: OffsetDateTime) -> Result<&Key, Refusal> {
-        let json = BASE64.decode(token.as_bytes()).map_err(|error| {
-            // Go reads from the start, so a wrong character comes before a wrong length.
-            let wrong = |c: u8| !c.is_ascii_alphanumeric() && !b"+/=".contains(&c);
-            let at = token.bytes().position(wrong).unwrap_or(error.position);
-            Refusal::bad_request(format!("illegal base64 data at input byte {at}"))
-        })?;
-        let text: TokenText = serde_json::from_slice(&json).map_err(|error| Refusal::bad_request(describe(&error)))?;
-        let hash = hash_value(text.value.expose());
-        let is_good = |old: &PreviousValue| old.hash == hash && now.unix_timestamp() < old.until;
-        let found = self.keys.values().find(|key| key.hash == hash || key.previous.as_ref().is_some_and(is_good));
-        found.ok_or_else(no_key)
-    }
-
     pub(super) fn create_key(&mut self, asked: AskedKey, now: OffsetDateTime) -> Result<Made, Refusal> {
         let AskedKey { key, note } = asked;
         let names = key.names.unwrap_or_default();
@@ -162,7 +150,7 @@ impl World {
 
     /// Refuses networks that do not exist; the real server takes any.
     fn check_key_networks(&self, networks: &[String]) -> Result<(), Refusal> {
-        if self.netmaker_compat {
+        if self.manners.netmaker_compat {
             return Ok(());
         }
         if networks.is_empty() {
@@ -175,7 +163,7 @@ impl World {
     }
 
     pub(super) fn has_key_named(&self, name: &str) -> bool {
-        self.keys.values().flat_map(|key| key.document.names.iter().flatten()).any(|other| other == name)
+        self.keys.find(&KeyPlace::Name(name.to_owned())).next().is_some()
     }
 
     /// Takes the values of all keys out of the world, those of default keys into memory; `false` if there were none.
@@ -194,7 +182,7 @@ impl World {
 
     fn insert_key(&mut self, mut document: EnrollmentKey, note: String) -> Made {
         let value = Secret::from(random_value());
-        if self.netmaker_compat {
+        if self.manners.netmaker_compat {
             document.value = value.clone();
         }
         let hash = hash_value(value.expose());
@@ -210,7 +198,8 @@ impl World {
             Ok(id) => self.keys.get(&id),
             Err(_) => {
                 let hash = hash_value(id);
-                self.keys.values().find(|key| key.hash == hash)
+                let place = KeyPlace::Hash(hash.clone());
+                self.keys.find(&place).map(|(_, key)| key).find(|key| key.hash == hash)
             }
         }
     }
@@ -228,7 +217,7 @@ impl World {
         let Some(key) = self.keys.remove(&id) else { return };
         self.audit_key(Action::Delete, Some(&key), None, reason);
         self.default_values.remove(&id);
-        let redeemed: Vec<_> = self.redemptions.iter().map(|(ids, _)| *ids).filter(|ids| ids.0 == id).collect();
+        let redeemed: Vec<_> = self.redemptions.find(&id).map(|(ids, _)| *ids).collect();
         for redemption in redeemed {
             self.redemptions.remove(&redemption);
         }
@@ -251,8 +240,9 @@ impl World {
 
     /// The default key of a network, if its value may be shown here; where values are listed, the list does that.
     pub(super) fn default_key(&self, network: &str) -> Option<Made> {
-        let key = self.keys.values().find(|key| key.document.is_default && key.name() == network)?;
-        let value = self.default_values.get(&key.id).filter(|_| !self.netmaker_compat)?;
+        let place = KeyPlace::Name(network.to_owned());
+        let key = self.keys.find(&place).map(|(_, key)| key).find(|key| key.document.is_default)?;
+        let value = self.default_values.get(&key.id).filter(|_| !self.manners.netmaker_compat)?;
         Some(Made { key: key.clone(), value: value.clone() })
     }
 
@@ -283,41 +273,6 @@ impl World {
                 self.audit_key(Action::Edit, Some(&before), Some(&after), "its gateway is none any more");
             }
         }
-    }
-
-    /// Spends a use of a key for a host; a host that has spent one already spends nothing.
-    pub(super) fn redeem(&mut self, id: Uuid, host: Uuid, now: OffsetDateTime) -> Result<Grant, Refusal> {
-        let known = self.redemptions.contains(&(id, host));
-        let key = self.keys.get_mut(&id).ok_or_else(no_key)?;
-        if key.is_disabled {
-            return Err(Refusal::bad_request("enrollment key is disabled"));
-        }
-        let document = &mut key.document;
-        let usable = match document.key_type {
-            KeyType::Undefined => false,
-            KeyType::TimeExpiration => now.unix_timestamp() < document.expiration.unix_seconds(),
-            KeyType::Uses => document.uses_remaining > 0,
-            KeyType::Unlimited => true,
-        };
-        if !known && !usable {
-            return Err(Refusal::bad_request("invalid enrollment key"));
-        }
-        if !known && document.key_type == KeyType::Uses {
-            document.uses_remaining -= 1;
-        }
-        let grant = Grant {
-            networks: document.networks.clone().unwrap_or_default(),
-            groups: document.groups.clone().unwrap_or_default(),
-            relay: document.relay,
-            auto_assign_gateway: document.auto_assign_gateway,
-        };
-        let key = key.clone();
-        if !known {
-            self.redemptions.insert((id, host), Redemption { at: now.unix_timestamp() });
-        }
-        let reason = if known { "the host had redeemed it before, nothing is spent" } else { "" };
-        self.audit_redemption(&key, host, reason);
-        Ok(grant)
     }
 
     pub(super) fn key_relay(&self, relay: &str, networks: &[String]) -> Result<Uuid, Refusal> {

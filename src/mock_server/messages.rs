@@ -1,6 +1,6 @@
 //! Messages between server and hosts: topics, what is in them, and how they are sealed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -16,6 +16,12 @@ use crate::control::{
 /// Tells a host its peers.
 pub(super) fn peers_topic(host: Uuid, server: &str) -> String {
     format!("peers/host/{host}/{server}")
+}
+
+/// The host that a topic of [`peers_topic`] is for; `None` for every other topic.
+pub(super) fn host_of_peers_topic(topic: &str, server: &str) -> Option<Uuid> {
+    let host = topic.strip_prefix("peers/host/")?.strip_suffix(server)?.strip_suffix('/')?;
+    Uuid::parse_str(host).ok()
 }
 
 /// Asks a host to do something.
@@ -138,42 +144,19 @@ impl World {
         now: OffsetDateTime,
     ) -> Result<HostPeerUpdate, Refusal> {
         let Change { replace_peers, gone } = change;
-        let pull = self.pull(host, config, now)?;
-        let peers = pull.peers.unwrap_or_default();
-        let absent = |key: &&WgKey| peers.iter().all(|peer| peer.public_key != **key);
-        let removed = gone.iter().filter(absent);
-        let removed = removed.map(|key| PeerConfig { public_key: *key, remove: true, ..PeerConfig::default() });
-        let removed: Vec<_> = removed.collect();
-        let peers = [peers, removed].concat();
-        let HostPull { host, nodes, server_config, host_network_info, fw_update, gateway_nodes, .. } = pull;
-        Ok(HostPeerUpdate {
-            host,
-            nodes: nodes.map(|nodes| nodes.into_iter().filter(is_active).collect()),
-            server: server_config.server.clone(),
-            server_version: server_config.version.clone(),
-            server_addresses: Some(vec![]),
-            node_peers: Some(vec![]),
-            host_peers: Some(peers.clone()),
-            peer_ids: Some(json!({})),
-            host_network_info: Some(host_network_info.unwrap_or_default()),
-            egress_network_routes: Some(vec![]),
-            fw_update,
-            replace_peers: *replace_peers,
-            dns_nameservers: Some(vec![]),
-            auto_relay_nodes: Some(BTreeMap::new()),
-            gateway_nodes,
-            address_identity_map: Some(BTreeMap::new()),
-            endpoint_detection_compat: server_config.endpoint_detection,
-            server_config,
-            peers: Some(vec![]),
-            peers_compat: Some(peers),
-            ..HostPeerUpdate::default()
-        })
+        let mut pull = self.pull(host, config, now)?;
+        let mut peers = pull.peers.take().unwrap_or_default();
+        let known: BTreeSet<_> = peers.iter().map(|peer| peer.public_key).collect();
+        let removed = gone.difference(&known);
+        peers.extend(removed.map(|key| PeerConfig { public_key: *key, remove: true, ..PeerConfig::default() }));
+        // A client of an internet gateway would lose its way to the broker.
+        let replace_peers = *replace_peers && !pull.change_default_gateway;
+        Ok(HostPeerUpdate { replace_peers, ..pushed(pull, peers) })
     }
 
     /// The names in a network, as everybody in it is told.
     pub(super) fn names(&self, network: &str, domain: &str) -> Vec<Value> {
-        let nodes = self.nodes.values().filter(|node| node.network == network && is_active(node));
+        let nodes = self.nodes_in(network).filter(|node| is_active(node));
         let text = |address: Option<std::net::IpAddr>| address.map(|address| address.to_string()).unwrap_or_default();
         let names = nodes.filter_map(|node| {
             let host = self.hosts.get(&node.host_id)?;
@@ -188,6 +171,39 @@ impl World {
     }
 }
 
+/// What a pull says in the words of a push.
+fn pushed(pull: HostPull, peers: Vec<PeerConfig>) -> HostPeerUpdate {
+    let config = pull.server_config;
+    HostPeerUpdate {
+        host: pull.host,
+        nodes: pull.nodes.map(|nodes| nodes.into_iter().filter(is_active).collect()),
+        change_default_gateway: pull.change_default_gateway,
+        default_gateway: pull.default_gateway,
+        is_internet_gateway: pull.is_internet_gateway,
+        nodes_addrs: None,
+        server: config.server.clone(),
+        server_version: config.version.clone(),
+        server_addresses: Some(vec![]),
+        node_peers: Some(vec![]),
+        host_peers: Some(peers.clone()),
+        peer_ids: Some(json!({})),
+        host_network_info: Some(pull.host_network_info.unwrap_or_default()),
+        egress_network_routes: pull.egress_network_routes,
+        fw_update: pull.fw_update,
+        replace_peers: false,
+        name_servers: pull.name_servers,
+        dns_nameservers: pull.dns_nameservers,
+        egress_with_domains: pull.egress_with_domains,
+        auto_relay_nodes: pull.auto_relay_nodes,
+        gateway_nodes: pull.gateway_nodes,
+        address_identity_map: pull.address_identity_map,
+        endpoint_detection_compat: config.endpoint_detection,
+        server_config: config,
+        peers: Some(vec![]),
+        peers_compat: Some(peers),
+    }
+}
+
 /// What is special about a peer update.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Change {
@@ -195,6 +211,14 @@ pub(super) struct Change {
     pub(super) replace_peers: bool,
     /// Keys of peers that were taken away.
     pub(super) gone: BTreeSet<WgKey>,
+}
+
+impl Change {
+    pub(super) fn extend(&mut self, other: Self) {
+        let Self { replace_peers, gone } = other;
+        self.replace_peers |= replace_peers;
+        self.gone.extend(gone);
+    }
 }
 
 /// An action with the host's record, and nothing else.

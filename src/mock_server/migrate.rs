@@ -26,7 +26,7 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
 type Step = fn(&Transaction<'_>) -> Result<(), StoreError>;
 
 /// The step at index n leads from version n to n + 1.
-const STEPS: [Step; 3] = [rows_by_id, keys_by_id_and_audit, users];
+const STEPS: [Step; 5] = [rows_by_id, keys_by_id_and_audit, users, traffic_and_approval, name_servers];
 
 /// Version of the schema, SQLite's `user_version`.
 #[expect(clippy::cast_possible_wrap, clippy::as_conversions, reason = "there are few steps")]
@@ -83,4 +83,18 @@ fn keys_by_id_and_audit(transaction: &Transaction<'_>) -> Result<(), StoreError>
 /// Administrators can log in.
 fn users(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     Ok(transaction.execute_batch("CREATE TABLE user (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT")?)
+}
+
+/// Ranges behind nodes, policies, tokens of programs, hosts that wait to be approved, nodes a host has not heard of.
+fn traffic_and_approval(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    for table in ["egress", "acl", "access_token", "pending_host", "join_queue"] {
+        let sql = format!("CREATE TABLE {table} (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT");
+        transaction.execute_batch(&sql)?;
+    }
+    Ok(())
+}
+
+/// Networks say whom to ask for names.
+fn name_servers(transaction: &Transaction<'_>) -> Result<(), StoreError> {
+    Ok(transaction.execute_batch("CREATE TABLE name_server (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT")?)
 }

@@ -4,17 +4,23 @@
 //!  TLS (serve, tls) ─► faults ─► host_api  ─┐                    ┌─► store: one SQLite transaction
 //!                            └─► *_api    ─┴─► server.write(rule)┤
 //!                                               world, keys,      └─► kept in memory only if that succeeded
-//!                                               register, relay, peers, documents: pure rules
+//!                                               register, relay, egress, policies, peers, documents: pure rules
 //!
-//!  what changed ─► publisher (debounce, tell, messages) ─► broker ─► hosts
+//!  many registrations ─► together: one transaction for those that wait at the same time
+//!  what changed ─► publisher (debounce, tell, messages) ─► broker ─► hosts that listen
 //!  hosts ─► broker ─► upstream ─► the same rules
+//!  trouble ─► faults (requests, clock, nodes, mistakes), tls (certificates), broker
 //! ```
 //!
-//! Answers and shapes are the real server's, its bookkeeping faults are not: uses are counted exactly, per key and host,
-//! for as long as the host exists; a known host must prove itself to register again; every pull is computed afresh.
+//! Answers and shapes are the real server's, its bookkeeping faults are not, unless they are switched on: uses are counted
+//! exactly, per key and host, for as long as the host exists; a known host must prove itself to register again; every
+//! pull is computed afresh, and what costs much only for hosts that ask.
 //! It uses the agent's wire documents and seals, and nothing else of the agent.
 
+mod access_tokens;
 mod account_api;
+mod acl_api;
+mod acls;
 mod admin_api;
 mod answers;
 mod audit;
@@ -24,10 +30,14 @@ mod calls;
 mod clock;
 mod debounce;
 mod documents;
+mod egress;
+mod egress_api;
 mod events;
 mod faults;
+mod firewall;
 mod gateway_api;
 mod handle;
+mod handle_traffic;
 mod host_admin_api;
 mod host_api;
 mod key_api;
@@ -36,12 +46,21 @@ mod key_info;
 mod keys;
 mod messages;
 mod migrate;
+mod name_server_api;
+mod name_servers;
 mod network_rules;
+mod networks;
 mod node_api;
+mod nodes;
 mod openapi;
 mod parse;
 mod peers;
+mod pending;
+mod pending_api;
+mod policies;
 mod publisher;
+mod pulls;
+mod redeem;
 mod refusal;
 mod register;
 mod relay;
@@ -50,11 +69,13 @@ pub mod scenario;
 mod secrets;
 mod serve;
 mod server;
+mod sessions;
 mod spoil;
 mod store;
 mod table;
 mod tell;
 mod tls;
+mod together;
 mod trouble;
 mod updates;
 mod upstream;
@@ -75,17 +96,17 @@ pub use self::{
     broker::{Broker, BrokerError, Elsewhere, Inside, Login, Repeat, Scheme},
     clock::Clock,
     events::Event,
-    faults::{Fault, Faults, NodeCreation, Observed},
+    faults::{Fault, Faults, Mistake, NodeCreation, Observed},
     handle::{Connection, Handle},
     key_changes::{GatewayChoice, KeyEdit},
     key_info::KeyInfo,
     keys::NewKey,
+    networks::{NewNetwork, WithNodes},
     refusal::Refusal,
     secrets::fingerprint,
     store::{Store, StoreError},
     tls::{Flaw, Tls, TlsError},
     trouble::Trouble,
-    world::{NewNetwork, WithNodes},
 };
 use self::{
     server::{Parts, Server},
@@ -151,7 +172,8 @@ pub enum Edition {
     /// The free one.
     #[default]
     Community,
-    /// The paid one, as far as hosts that choose their gateway are concerned.
+    /// The paid one, as far as enrolling and traffic are concerned: hosts choose their gateway, networks want their hosts
+    /// approved, policies are about ports and tags.
     Pro,
 }
 
@@ -210,7 +232,7 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
     let addr = listener.local_addr().map_err(StartError::Listen)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Listen)?;
     let api = api.unwrap_or_else(|| reachable(addr).to_string());
-    let identity = tls::identity(&tls, host_of(&api), clock::system_now())?;
+    let identity = tls::identity(&tls, host_of(&api))?;
     let master_key = if master_key.is_empty() { secrets::random_value().into() } else { master_key };
     let node_delay = time::Duration::try_from(node_delay).unwrap_or(time::Duration::MAX);
     let password = secrets::random_value().into();
@@ -230,6 +252,7 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
         edition,
         names,
         orders,
+        certificates: identity.certificates,
     };
     let server = Server::new(Database::open(&store)?, parts)?;
     if record_requests {
@@ -262,6 +285,10 @@ fn all_calls(edition: Edition) -> Vec<calls::Call> {
         host_admin_api::calls(),
         node_api::calls(),
         admin_api::calls(),
+        egress_api::calls(),
+        acl_api::calls(),
+        name_server_api::calls(),
+        pending_api::calls(),
         key_api::calls(),
         account_api::calls(),
         user_api::calls(),

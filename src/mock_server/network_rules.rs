@@ -1,14 +1,9 @@
 //! Which networks and addresses administrators may give, in the real server's order and words.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use uuid::Uuid;
 
-use super::{
-    refusal::Refusal,
-    world::{NewNetwork, World},
-};
+use super::{networks::NewNetwork, nodes::NodePlace, refusal::Refusal, world::World};
 use crate::control::wire::{ApiNode, Network};
 
 impl World {
@@ -70,20 +65,21 @@ impl World {
             wanted.filter(|wanted| stored.is_some_and(|stored| stored != *wanted && same_family(stored, *wanted)))
         });
         for net in wanted.into_iter().flatten() {
-            let taken = |address: IpAddr| {
-                let others = self.nodes.values().filter(|other| other.id != id && other.network == node.network);
-                others.flat_map(|other| [other.address.ip.0, other.address6.ip.0]).any(|other| other == Some(address))
-            };
-            if taken(net.addr()) {
+            let place = NodePlace::Address(node.network.clone(), net.addr());
+            if self.nodes.find(&place).any(|(other, _)| *other != id) {
                 return Err(Refusal::bad_request(format!("ip specified is already allocated:  {net}")));
             }
         }
         let Some(node) = self.nodes.get_mut(&id) else { return Ok(false) };
+        let (network, before) = (node.network.clone(), [node.address.ip, node.address6.ip]);
         if let Some(net) = wanted[0] {
             node.address = Some(net).into();
         }
         if let Some(net) = wanted[1] {
             node.address6 = Some(net).into();
+        }
+        for address in before {
+            self.free(&network, address);
         }
         Ok(wanted.iter().any(Option::is_some))
     }

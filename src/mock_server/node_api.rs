@@ -9,6 +9,7 @@ use super::{
     calls::Call,
     events::Event,
     refusal::Refusal,
+    relay::NewGateway,
     server::Server,
     world::World,
 };
@@ -154,8 +155,31 @@ fn listed(world: &World, network: &str, ids: &[String]) -> Result<Vec<Uuid>, Ref
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
 struct GatewayRequest {
+    /// Name server for clients.
+    extclientdns: Option<String>,
+    is_internet_gw: Option<bool>,
+    metadata: Option<String>,
+    /// Seconds.
+    persistentkeepalive: Option<i64>,
+    mtu: Option<i64>,
     /// Node ids to put behind the gateway.
     relayaddrs: Option<Vec<Uuid>>,
+    /// Node ids whose whole traffic goes through it.
+    inet_node_client_ids: Option<Vec<Uuid>>,
+}
+
+impl From<GatewayRequest> for NewGateway {
+    fn from(request: GatewayRequest) -> Self {
+        Self {
+            clients: request.relayaddrs.unwrap_or_default(),
+            is_internet_gateway: request.is_internet_gw.unwrap_or_default(),
+            internet_clients: request.inet_node_client_ids.unwrap_or_default(),
+            dns: request.extclientdns.unwrap_or_default(),
+            metadata: request.metadata.unwrap_or_default(),
+            keepalive: request.persistentkeepalive.unwrap_or_default(),
+            mtu: request.mtu.unwrap_or_default(),
+        }
+    }
 }
 
 async fn create_gateway(
@@ -166,9 +190,9 @@ async fn create_gateway(
 ) -> Result<Response, Refusal> {
     let node = named(&server, &network, &node)?;
     let request: GatewayRequest = if bytes.is_empty() { GatewayRequest::default() } else { body(&bytes)? };
-    let clients = request.relayaddrs.unwrap_or_default();
+    let asked = request.into();
     let made = server.write(|world, now| {
-        let node = world.make_gateway(&network, node, &clients)?;
+        let node = world.make_gateway(&network, node, &asked)?;
         Ok(world.api_node(&node, now))
     })?;
     Ok(answers::json(&made))
@@ -204,18 +228,17 @@ async fn assign_gateway(
     Query(assignment): Query<Assignment>,
 ) -> Result<Response, Refusal> {
     let node = named(&server, &network, &node)?;
+    // Only the paid edition lets nodes choose.
+    let chooses = assignment.auto_assign_gw && server.config().is_ee;
     let node = server.write(|world, now| {
-        if assignment.auto_assign_gw {
-            world.node_in(&network, node)?;
-            let stored = world.nodes.get_mut(&node).ok_or_else(|| Refusal::bad_request("no result found"))?;
-            stored.auto_assign_gateway = true;
-            world.node_updated(node);
-            return Ok(world.api_node(world.node_in(&network, node)?, now));
-        }
-        let node = world.assign_gateway(&network, node, id(&assignment.gw_id)?)?;
+        let node = if chooses {
+            world.let_choose(&network, node)?
+        } else {
+            world.assign_gateway(&network, node, id(&assignment.gw_id)?)?
+        };
         Ok(world.api_node(&node, now))
     })?;
-    Ok(wrapped("assigned gateway", Some(node)))
+    Ok(wrapped(if chooses { "auto assigned gateway" } else { "assigned gateway" }, Some(node)))
 }
 
 async fn unassign_gateway(
@@ -225,9 +248,6 @@ async fn unassign_gateway(
 ) -> Result<Response, Refusal> {
     let node = named(&server, &network, &node)?;
     let node = server.write(|world, now| {
-        if !world.node_in(&network, node)?.is_relayed {
-            return Err(no_node());
-        }
         let node = world.unassign_gateway(&network, node)?;
         Ok(world.api_node(&node, now))
     })?;

@@ -8,7 +8,7 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
@@ -20,13 +20,15 @@ use uuid::Uuid;
 
 use super::{
     broker::{Delivery, Link, Running},
-    debounce::{Broadcast, Debounce},
+    debounce::{Audience, Broadcast, Debounce},
+    egress,
     events::Event,
+    faults::Mistake,
     messages::{Change, action, host_topic, node_topic},
     server::{Order, Server},
     world::World,
 };
-use crate::control::wire::{Host, HostAction, Node, WgKey};
+use crate::control::wire::{Host, HostAction, HostUpdate, Node, WgKey};
 
 /// The task that talks to the hosts.
 pub(super) struct Publisher {
@@ -39,11 +41,11 @@ pub(super) struct Publisher {
     nodes: BTreeMap<Uuid, Node>,
     /// The keys that hosts know each other by.
     keys: BTreeMap<Uuid, WgKey>,
-    /// New nodes that a host has not asked for yet.
-    queues: BTreeMap<Uuid, VecDeque<Uuid>>,
     /// Hosts that registered and are to ask for their nodes, once those exist.
     registered: BTreeSet<Uuid>,
     pub(super) debounce: Debounce,
+    /// What hosts that do not listen will be told of their peers once they do.
+    pub(super) owed: BTreeMap<Uuid, Change>,
     /// The last messages of each host's topics and those before, while what happens is recorded.
     pub(super) sent: BTreeMap<(Uuid, String), Sent>,
 }
@@ -64,14 +66,14 @@ impl Publisher {
             hosts: BTreeMap::new(),
             nodes: BTreeMap::new(),
             keys: BTreeMap::new(),
-            queues: BTreeMap::new(),
             registered: BTreeSet::new(),
             debounce: Debounce::default(),
+            owed: BTreeMap::new(),
             sent: BTreeMap::new(),
         };
         publisher.remember();
         // Once after every start hosts are told to replace what they have.
-        publisher.debounce.ask(Broadcast::Replacing);
+        publisher.debounce.ask(Broadcast::Replacing, Audience::everybody());
         publisher
     }
 
@@ -79,6 +81,7 @@ impl Publisher {
     pub(super) async fn run(
         mut self,
         mut incoming: mpsc::Receiver<Delivery>,
+        mut subscriptions: mpsc::UnboundedReceiver<String>,
         mut events: broadcast::Receiver<Event>,
         mut orders: mpsc::UnboundedReceiver<Order>,
     ) {
@@ -92,15 +95,17 @@ impl Publisher {
                     Err(RecvError::Lagged(missed)) => {
                         tracing::warn!(missed, "hosts are told everything, because events were missed");
                         self.remember();
-                        self.debounce.ask(Broadcast::Replacing);
+                        self.debounce.ask(Broadcast::Replacing, Audience::everybody());
                     }
                     Err(RecvError::Closed) => return,
                 },
                 Some(order) = orders.recv() => self.order(order).await,
+                Some(filter) = subscriptions.recv() => self.subscribed(&filter).await,
                 Some(delivery) = incoming.recv() => self.received(delivery).await,
                 () = self.debounce.ready() => {
-                    let replace_peers = self.debounce.take() == Broadcast::Replacing;
-                    self.tell_peers(&Change { replace_peers, gone: BTreeSet::new() }).await;
+                    let (kind, audience) = self.debounce.take();
+                    let replace_peers = kind == Broadcast::Replacing;
+                    self.tell_peers(&Change { replace_peers, gone: BTreeSet::new() }, &audience).await;
                 }
                 // Nodes that are due are made when somebody looks.
                 _ = tick.tick() => self.answer_registrations().await,
@@ -108,15 +113,16 @@ impl Publisher {
         }
     }
 
-    /// Takes over the world as it is.
+    /// Takes over the world as it is; who has not heard of all nodes is asked for an ACK again.
     fn remember(&mut self) {
         let copy = |world: &World| {
             let hosts: BTreeMap<_, _> = world.hosts.iter().map(|(id, host)| (*id, host.clone())).collect();
             let nodes: BTreeMap<_, _> = world.nodes.iter().map(|(id, node)| (*id, node.clone())).collect();
-            (hosts, nodes)
+            (hosts, nodes, world.queues.iter().map(|(id, _)| *id).collect::<Vec<_>>())
         };
         match self.server.read(|world, _| copy(world)) {
-            Ok((hosts, nodes)) => {
+            Ok((hosts, nodes, waiting)) => {
+                self.registered.extend(waiting);
                 self.keys = hosts.iter().map(|(id, host)| (*id, host.public_key)).collect();
                 (self.hosts, self.nodes) = (hosts, nodes);
             }
@@ -130,47 +136,50 @@ impl Publisher {
         while let Ok(event) = events.try_recv() {
             batch.push(event);
         }
-        let mut gone = BTreeSet::new();
-        let mut at_once = false;
         self.registered.extend(batch.iter().filter_map(registered));
+        let mut at_once = AtOnce { dropped: self.dropped(&batch), ..AtOnce::default() };
         for event in batch {
             match event {
-                Event::HostDeleted { host } => {
-                    gone.extend(self.host_deleted(host).await);
-                    at_once = true;
-                }
-                Event::HostUpdated { host } => {
-                    let kind = self.note_key(host);
-                    self.debounce.ask(kind);
-                }
+                Event::AclChanged { network } => self.debounce.ask(Broadcast::Replacing, Audience::network(network)),
+                Event::EgressChanged { network, egress } => self.egress_changed(network, egress).await,
+                Event::HostDeleted { host } => at_once.note(host, self.host_deleted(host).await),
+                Event::HostUpdated { host } | Event::Registered { host } => self.host_changed(host),
                 Event::Joined { host, node } => self.joined(host, node).await,
                 Event::KeysRequested { host } => self.ask(host, HostAction::UpdateKeys).await,
-                Event::NodeDeleted { host, network: _, node } => {
-                    gone.extend(self.node_deleted(host, node).await);
-                    at_once = true;
+                Event::NameServersChanged { network } => {
+                    self.debounce.ask(Broadcast::Ordinary, Audience::network(network));
                 }
-                Event::NodeUpdated { host: _, node } => at_once |= self.node_updated(node).await,
+                Event::NodeDeleted { host, network, node } => {
+                    at_once.note(host, self.node_deleted(host, node).await);
+                    at_once.audience.extend(Audience::network(network));
+                    at_once.audience.hosts.insert(host);
+                }
+                Event::NodeUpdated { host: _, node } => at_once.audience.extend(self.node_updated(node).await),
                 Event::PullRequested { host } => self.ask(host, HostAction::RequestPull).await,
-                Event::Registered { host } => {
-                    self.note_key(host);
-                    self.debounce.ask(Broadcast::Ordinary);
-                }
                 Event::UpgradeRequested { host } => self.ask(host, HostAction::Upgrade).await,
             }
         }
         self.answer_registrations().await;
-        if at_once {
-            self.tell_peers(&Change { replace_peers: false, gone }).await;
+        if !at_once.audience.is_empty() {
+            self.tell_peers(&Change { replace_peers: false, gone: at_once.gone }, &at_once.audience).await;
         }
+    }
+
+    /// The deleted hosts that nobody is told about, which is a fault.
+    fn dropped(&self, batch: &[Event]) -> BTreeSet<Uuid> {
+        if !self.server.faults().makes(Mistake::DroppedDeletions) {
+            return BTreeSet::new();
+        }
+        let is_deleted = |host: &&Uuid| batch.contains(&Event::HostDeleted { host: **host });
+        self.hosts.keys().filter(is_deleted).copied().collect()
     }
 
     async fn order(&mut self, order: Order) {
         match order {
             Order::Edited(host) => self.ask(host, HostAction::UpdateHost).await,
             Order::Restarted => {
-                self.queues.clear();
                 self.remember();
-                self.debounce.ask(Broadcast::Replacing);
+                self.debounce.ask(Broadcast::Replacing, Audience::everybody());
             }
             Order::Repeat { to, which } => self.repeat(to, which).await,
             Order::Signal { to, signal } => self.signal(to, *signal).await,
@@ -190,45 +199,37 @@ impl Publisher {
     }
 
     async fn joined(&mut self, host: Uuid, node: Uuid) {
-        self.debounce.ask(Broadcast::Ordinary);
-        if self.registered.contains(&host) {
-            self.queues.entry(host).or_default().push_back(node);
-        } else {
+        let waits = self.server.read(|world, _| world.queues.get(&host).is_some_and(|queue| queue.contains(&node)));
+        if !waits.unwrap_or(false) {
             self.tell_join(host, node).await;
         }
         if let Some(node) = self.node(node) {
             self.tell_names(&node.network).await;
+            self.debounce.ask(Broadcast::Ordinary, Audience::network(node.network));
         }
     }
 
     /// Sends the next node a host has not heard of; after the last one its record.
     pub(super) async fn acknowledged(&mut self, host: Uuid) {
-        let queue = self.queues.entry(host).or_default();
-        let next = loop {
-            match queue.pop_front() {
-                Some(node) if self.server.read(|world, _| world.nodes.contains(&node)).unwrap_or(false) => {
-                    break Some(node);
-                }
-                // The real server sends nodes that are gone as well; that is no use to anybody.
-                Some(_) => {}
-                None => break None,
+        // The real server sends nodes that are gone as well; that is no use to anybody.
+        match self.server.write(|world, _| Ok(world.next_in_queue(host))).ok().flatten() {
+            Some(node) => {
+                self.tell_join(host, node).await;
+                self.tell_peers_of(host, &Change::default()).await;
             }
-        };
-        match next {
-            Some(node) => self.tell_join(host, node).await,
-            None => self.ask(host, HostAction::UpdateHost).await,
-        }
-        self.tell_peers_of(host, &Change::default()).await;
-        if next.is_none() {
-            self.ask_to_choose(|node| node.host_id == host).await;
+            None => {
+                self.ask(host, HostAction::UpdateHost).await;
+                self.tell_peers_of(host, &Change::default()).await;
+                self.ask_to_choose(|node| node.host_id == host).await;
+            }
         }
     }
 
     /// Returns the key that hosts must forget.
     async fn host_deleted(&mut self, id: Uuid) -> Option<WgKey> {
-        self.queues.remove(&id);
         self.registered.remove(&id);
         self.keys.remove(&id);
+        self.owed.remove(&id);
         let host = self.hosts.remove(&id)?;
         let update = action(HostAction::DeleteHost, &host);
         self.send(&host, host_topic(id, &self.name), &update).await;
@@ -248,20 +249,43 @@ impl Publisher {
         Some(host.public_key)
     }
 
-    /// Tells a host about its node; true if all others must hear of it at once.
-    async fn node_updated(&mut self, id: Uuid) -> bool {
+    /// Tells a host about its node; returns whom else it concerns at once.
+    async fn node_updated(&mut self, id: Uuid) -> Audience {
         let before = self.nodes.get(&id).cloned();
-        let Some(node) = self.node(id) else { return false };
-        let Some(host) = self.host(node.host_id) else { return false };
+        let Some(node) = self.node(id) else { return Audience::default() };
+        let Some(host) = self.host(node.host_id) else { return Audience::default() };
         self.send(&host, node_topic(&node), &node).await;
-        self.debounce.ask(Broadcast::Ordinary);
         let network = node.network.clone();
+        self.debounce.ask(Broadcast::Ordinary, Audience::network(network.clone()));
         if before.is_none_or(|before| before.is_gateway != node.is_gateway) {
             self.ask_to_choose(|choosing| choosing.network == network).await;
         } else if !node.is_relayed {
             self.ask_to_choose(|choosing| choosing.id == id).await;
         }
-        node.pending_delete
+        if node.pending_delete { Audience::network(network) } else { Audience::default() }
+    }
+
+    /// Asks the nodes in front of a domain to resolve it, and tells everybody in its network.
+    async fn egress_changed(&mut self, network: String, id: String) {
+        let egress = self.server.read(|world, _| world.egresses.get(&id).cloned()).ok().flatten();
+        if let Some(egress) = egress.filter(|egress| !egress.domain.is_empty()) {
+            for id in egress.nodes.iter().flatten().filter_map(|(id, _)| Uuid::parse_str(id).ok()) {
+                let Some(node) = self.node(id) else { continue };
+                let Some(host) = self.host(node.host_id) else { continue };
+                let egress_domain = egress::domain(&egress, &host, &node);
+                let update = HostUpdate { node, egress_domain, ..action(HostAction::EgressUpdate, &host) };
+                self.send(&host, host_topic(host.id, &self.name), &update).await;
+            }
+        }
+        self.debounce.ask(Broadcast::Ordinary, Audience::network(network));
+    }
+
+    /// Notes that everybody in a host's networks must hear of it; with another key than before, to replace it.
+    fn host_changed(&mut self, id: Uuid) {
+        let networks = self.server.read(|world, _| world.nodes_of(id).map(|node| node.network.clone()).collect());
+        let kind = self.note_key(id);
+        let (networks, hosts) = (networks.unwrap_or_default(), BTreeSet::from([id]));
+        self.debounce.ask(kind, Audience { everybody: false, networks, hosts });
     }
 
     /// Reads a host's record, and remembers it.
@@ -287,13 +311,34 @@ impl Publisher {
     }
 }
 
+/// What everybody whom it concerns is told without delay.
+#[derive(Default)]
+struct AtOnce {
+    audience: Audience,
+    /// Keys that hosts must forget.
+    gone: BTreeSet<WgKey>,
+    /// Hosts whose keys nobody is told to forget.
+    dropped: BTreeSet<Uuid>,
+}
+
+impl AtOnce {
+    fn note(&mut self, host: Uuid, key: Option<WgKey>) {
+        if !self.dropped.contains(&host) {
+            self.gone.extend(key);
+        }
+    }
+}
+
 fn registered(event: &Event) -> Option<Uuid> {
     match event {
         Event::Registered { host } => Some(*host),
-        Event::HostDeleted { .. }
+        Event::AclChanged { .. }
+        | Event::EgressChanged { .. }
+        | Event::HostDeleted { .. }
         | Event::HostUpdated { .. }
         | Event::Joined { .. }
         | Event::KeysRequested { .. }
+        | Event::NameServersChanged { .. }
         | Event::NodeDeleted { .. }
         | Event::NodeUpdated { .. }
         | Event::PullRequested { .. }
@@ -307,9 +352,9 @@ pub(super) fn spawn(
     running: Running,
     orders: mpsc::UnboundedReceiver<Order>,
 ) -> [tokio::task::JoinHandle<()>; 2] {
-    let Running { link, incoming, task } = running;
+    let Running { link, incoming, subscriptions, task } = running;
     let events = server.events();
-    [task, tokio::spawn(Publisher::new(server, link).run(incoming, events, orders))]
+    [task, tokio::spawn(Publisher::new(server, link).run(incoming, subscriptions, events, orders))]
 }
 
 /// How often nodes that are made later are looked for.

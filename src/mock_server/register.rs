@@ -4,9 +4,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
+    Edition, Names,
     clock::go_time,
     events::Event,
     parse,
+    policies::gateways_tag,
     refusal::Refusal,
     secrets::{hash_password, password_matches},
     world::{Grant, Join, World},
@@ -22,15 +24,26 @@ pub(super) struct Registered {
     pub(super) networks: Vec<String>,
 }
 
+/// When the nodes of a host that registers are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Creation {
+    /// After this time; zero is at once.
+    After(time::Duration),
+    /// Never, and nobody is told.
+    Never,
+    /// When somebody approves the host.
+    OnceApproved,
+}
+
 impl World {
     /// Redeems a key for a host: one use, the host's record and its nodes, or nothing at all.
     ///
-    /// With a `delay` the nodes follow later, as from the real server.
+    /// The nodes are made `when` it is their time; the real server makes them a little later.
     pub(super) fn register(
         &mut self,
         token: &str,
         body: &[u8],
-        delay: time::Duration,
+        when: Creation,
         now: OffsetDateTime,
     ) -> Result<Registered, Refusal> {
         let key = self.key_of_token(token, now)?;
@@ -58,18 +71,26 @@ impl World {
         }
         let host = self.host(id)?.clone();
         self.events.push(Event::Registered { host: id });
-        let networks = self.promise(id, grant, delay, now);
+        let networks = self.promise(id, grant, when, now);
         Ok(Registered { host, networks })
     }
 
     /// Makes the nodes now or later; returns the networks that there will be nodes in.
-    fn promise(&mut self, host: Uuid, grant: Grant, delay: time::Duration, now: OffsetDateTime) -> Vec<String> {
+    fn promise(&mut self, host: Uuid, grant: Grant, when: Creation, now: OffsetDateTime) -> Vec<String> {
         if host.is_nil() {
             return Vec::new();
         }
-        if delay.is_zero() {
-            return self.grant(host, &grant, now);
-        }
+        let delay = match when {
+            Creation::After(delay) if delay.is_zero() => return self.grant(host, &grant, now),
+            Creation::After(delay) => delay,
+            Creation::Never => return Vec::new(),
+            Creation::OnceApproved => {
+                for network in &grant.networks {
+                    self.ask_for_approval(host, network, &grant, now);
+                }
+                return grant.networks.into_iter().filter(|name| self.networks.contains(name)).collect();
+            }
+        };
         let networks = grant.networks.iter().filter(|name| self.networks.contains(name)).cloned().collect();
         let mut join = self.joins.remove(&host).unwrap_or(Join { due: 0, grants: vec![] });
         join.due = (now + delay).unix_timestamp_nanos();
@@ -80,26 +101,47 @@ impl World {
 
     /// Gives a host what a key grants; a network that is missing or full is left out.
     pub(super) fn grant(&mut self, host: Uuid, grant: &Grant, now: OffsetDateTime) -> Vec<String> {
-        let Grant { networks, groups, relay, auto_assign_gateway } = grant;
         let mut joined = Vec::new();
-        for network in networks {
+        for network in &grant.networks {
+            if self.wants_approval(network) {
+                self.ask_for_approval(host, network, grant, now);
+                continue;
+            }
+            let is_new = self.nodes_of(host).all(|node| node.network != *network);
             let Ok(id) = self.join(host, network, now) else { continue };
             joined.push(network.clone());
-            let Some(node) = self.nodes.get_mut(&id) else { continue };
-            node.auto_assign_gateway |= *auto_assign_gateway;
-            if !groups.is_empty() {
-                // All groups go on every node, whatever network their name begins with.
-                node.tags = Some(TagSet(groups.iter().cloned().collect()));
-                if node.is_gateway {
-                    node.tags.get_or_insert_default().0.insert(format!("{network}.gateways"));
-                }
-            }
-            let free = !node.is_relayed && !node.is_gateway;
-            if free && self.nodes.get(relay).is_some_and(|gateway| gateway.network == *network && gateway.is_gateway) {
-                self.relay(id, *relay);
+            self.give(id, grant);
+            if is_new {
+                let mut queue = self.queues.remove(&host).unwrap_or_default();
+                queue.push(id);
+                self.queues.insert(host, queue);
             }
         }
         joined
+    }
+
+    fn wants_approval(&self, network: &str) -> bool {
+        let network = self.networks.get(&network.to_owned());
+        self.manners.edition == Edition::Pro && network.is_some_and(|network| !network.auto_join)
+    }
+
+    /// Gives a node the tags and the gateway of a key.
+    pub(super) fn give(&mut self, id: Uuid, grant: &Grant) {
+        let Grant { networks: _, groups, relay, auto_assign_gateway } = grant;
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let network = node.network.clone();
+        node.auto_assign_gateway |= *auto_assign_gateway;
+        if !groups.is_empty() {
+            // All groups go on every node, whatever network their name begins with.
+            node.tags = Some(TagSet(groups.iter().cloned().collect()));
+            if node.is_gateway {
+                node.tags.get_or_insert_default().0.insert(gateways_tag(&network));
+            }
+        }
+        let free = !node.is_relayed && !node.is_gateway;
+        if free && self.nodes.get(relay).is_some_and(|gateway| gateway.network == network && gateway.is_gateway) {
+            self.relay(id, *relay);
+        }
     }
 
     fn insert_host(&mut self, sent: Host, now: OffsetDateTime) -> Result<(), Refusal> {
@@ -112,7 +154,7 @@ impl World {
             // The real server honours these two; a device could make itself a gateway everywhere.
             nodes: None,
             is_default: false,
-            dns_status: "no".to_owned(),
+            dns_status: if self.manners.names == Names::Managed { "yes" } else { "no" }.to_owned(),
             persistent_keepalive: KEEPALIVE,
             enable_flow_logs: false,
             created_at: Some(go_time(now)),
@@ -126,20 +168,24 @@ impl World {
 
     /// Moves the listen port of a host that shares its public address and port with another one.
     fn free_port(&self, host: &Host) -> i64 {
-        if host.is_static_port || host.endpoint_ip.0.is_none() {
+        if host.is_static_port {
             return host.listen_port;
         }
-        let same_place = |other: &&Host| other.id != host.id && other.endpoint_ip == host.endpoint_ip;
-        let taken: Vec<_> = self.hosts.values().filter(same_place).map(|other| other.listen_port).collect();
+        let Some(address) = host.endpoint_ip.0 else { return host.listen_port };
+        let is_taken = |port: i64| self.hosts.find(&(address, port)).any(|(id, _)| *id != host.id);
         let mut port = host.listen_port;
-        while taken.contains(&port) {
+        // Who finds every port taken keeps its own.
+        for _ in 0..=u16::MAX {
+            if !is_taken(port) {
+                return port;
+            }
             port = match port {
                 443 => 51821,
                 ..65535 => port + 1,
                 _ => 1025,
             };
         }
-        port
+        host.listen_port
     }
 
     /// Takes over what a known host may change about itself.

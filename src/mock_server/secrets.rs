@@ -57,9 +57,18 @@ pub(super) struct UserClaims {
     sub: String,
     exp: i64,
     iat: i64,
+    /// Id of an access token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) jti: Option<Uuid>,
 }
 
 impl UserClaims {
+    /// Claims for a program with a user's rights, until `end`.
+    pub(super) fn for_program(user: &str, api: &str, id: Uuid, now: i64, end: i64) -> Self {
+        let session = Self::new(user, api, now);
+        Self { token_type: ACCESS_TOKEN.to_owned(), exp: end, jti: Some(id), ..session }
+    }
+
     /// Claims for a user from `now`, Unix seconds.
     pub(super) fn new(user: &str, api: &str, now: i64) -> Self {
         Self {
@@ -72,6 +81,7 @@ impl UserClaims {
             sub: format!("user|{user}"),
             exp: now + USER_SESSION_SECONDS,
             iat: now,
+            jti: None,
         }
     }
 
@@ -82,7 +92,12 @@ impl UserClaims {
 
     /// Checks a token of ours; `None` if it is not, or no longer.
     pub(super) fn verify(token: &str, secret: &[u8], now: i64) -> Option<Self> {
-        verify(token, secret).filter(|claims: &Self| now < claims.exp && claims.token_type == USER_TOKEN)
+        let is_ours = |claims: &Self| match claims.token_type.as_str() {
+            USER_TOKEN => claims.jti.is_none(),
+            ACCESS_TOKEN => claims.jti.is_some(),
+            _ => false,
+        };
+        verify(token, secret).filter(|claims: &Self| now < claims.exp && is_ours(claims))
     }
 }
 
@@ -160,6 +175,9 @@ const JWT_HEADER: &[u8] = br#"{"alg":"HS256","typ":"JWT"}"#;
 
 /// What makes a token a user's.
 const USER_TOKEN: &str = "user_id_token";
+
+/// What makes a token a program's.
+const ACCESS_TOKEN: &str = "access_token";
 
 /// How long a user's session token is good for.
 const USER_SESSION_SECONDS: i64 = 43_200;

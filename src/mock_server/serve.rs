@@ -81,6 +81,7 @@ impl Connection {
     async fn run(self, acceptor: TlsAcceptor, stream: TcpStream, mut stop: watch::Receiver<bool>) {
         let peer = self.peer;
         let mut power = self.server.faults().power();
+        let mut certificate = self.server.certificates().changes();
         if *power.borrow() == Power::Off {
             return;
         }
@@ -96,6 +97,8 @@ impl Connection {
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = stopped(&mut stop) => None,
+            // Who is connected would not notice.
+            _ = certificate.changed() => None,
             _ = power.wait_for(|power| *power == Power::Off) => return,
         };
         let ended = if let Some(ended) = ended {

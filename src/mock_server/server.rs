@@ -1,6 +1,6 @@
 //! The running server's state: the world behind a lock, its store, its secrets.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{self, Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use data_encoding::BASE64;
 use time::OffsetDateTime;
@@ -18,10 +18,13 @@ use super::{
     faults::{Faults, NodeCreation},
     key_info::KeyInfo,
     keys::{Key, Made},
+    pulls::{Pulls, is_broadcast},
     refusal::Refusal,
-    secrets::{Claims, UserClaims},
+    register::Creation,
     store::{Database, StoreError},
-    world::{SERVER_NAME, World},
+    tls::Certificates,
+    together::{self, Job},
+    world::{Counting, Manners, SERVER_NAME, World},
 };
 use crate::control::{
     seal::{gob, random},
@@ -48,6 +51,9 @@ struct Inner {
     orders: mpsc::UnboundedSender<Order>,
     /// Set once a broker runs.
     link: OnceLock<Link>,
+    certificates: Certificates,
+    pulls: Pulls,
+    jobs: sync::mpsc::Sender<Job>,
 }
 
 /// Something for the publisher to do that is not a change of the world.
@@ -80,6 +86,7 @@ pub(super) struct Parts {
     pub(super) names: Names,
     pub(super) orders: mpsc::UnboundedSender<Order>,
     pub(super) netmaker_compat: bool,
+    pub(super) certificates: Certificates,
 }
 
 impl Server {
@@ -96,13 +103,17 @@ impl Server {
             edition,
             names,
             orders,
+            certificates,
         } = parts;
         let mut world = database.load()?;
-        world.netmaker_compat = netmaker_compat;
+        world.manners = Manners { netmaker_compat, edition, names, counting: Counting::default() };
+        world.add_missing_acls(clock.now());
+        world.add_missing_name_servers(clock.now());
         let hidden = !netmaker_compat && world.hide_values();
         world.settings.insert(SERVER_NAME.to_owned(), server_name.as_str().into());
         let session_secret = secret_setting(&mut world, "session-secret").to_vec();
         let traffic_key = secret_setting(&mut world, "traffic-key");
+        world.merge();
         database.save(&world, clock.now())?;
         if hidden {
             database.scrub()?;
@@ -117,8 +128,9 @@ impl Server {
         }
         let state = Mutex::new(State { world, database });
         let faults = Faults::default();
+        let (sender, jobs) = sync::mpsc::channel();
         let (events, _) = broadcast::channel(BACKLOG);
-        Ok(Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             state,
             clock,
             faults,
@@ -132,7 +144,13 @@ impl Server {
             traffic_key,
             orders,
             link: OnceLock::new(),
-        })))
+            certificates,
+            pulls: Pulls::default(),
+            jobs: sender,
+        });
+        let weak = Arc::downgrade(&inner);
+        together::spawn(jobs, move || weak.upgrade().map(Self));
+        Ok(Self(inner))
     }
 
     /// Runs a rule, and stores what it changed before anybody hears of it; a rule that fails changes nothing.
@@ -160,6 +178,39 @@ impl Server {
         done
     }
 
+    /// Does as [`Server::attempt`], and shares the store's sync to disk with those who wait at the same time.
+    pub(super) async fn attempt_together<T: Send + 'static>(
+        &self,
+        attempt: Attempt,
+        rule: impl FnOnce(&mut World, OffsetDateTime) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (job, answered) = together::job(attempt, rule);
+        let unanswered = || Refusal::internal("database is not available");
+        self.0.jobs.send(job).map_err(|_| unanswered())?;
+        answered.await.map_err(|_| unanswered())?
+    }
+
+    /// Runs jobs, and answers them once what they changed is stored.
+    pub(super) fn store_together(&self, jobs: Vec<Job>) {
+        let now = self.now();
+        let mut state = self.lock();
+        let State { world, database } = &mut *state;
+        world.settle(now);
+        world.merge();
+        world.manners.counting = self.faults().counting();
+        let answers: Vec<_> = jobs.into_iter().map(|job| job(world, now)).collect();
+        let stored = save(database, world, now);
+        if stored.is_ok() {
+            self.tell(world);
+        } else {
+            world.restore_batch();
+        }
+        drop(state);
+        for answer in answers {
+            answer(stored.clone());
+        }
+    }
+
     /// Does as [`Server::write`] for somebody.
     pub(super) fn write_as<T>(
         &self,
@@ -171,22 +222,29 @@ impl Server {
         let State { world, database } = &mut *state;
         world.settle(now);
         world.actor.clone_from(actor);
-        let done = rule(world, now).and_then(|done| match database.save(world, now) {
-            Ok(()) => Ok(done),
-            Err(error) => {
-                tracing::error!(error = %error, "cannot store a change");
-                Err(Refusal::internal("database is not available"))
-            }
+        world.manners.counting = self.faults().counting();
+        let done = rule(world, now).and_then(|done| {
+            world.merge();
+            save(database, world, now).map(|()| done)
         });
         if done.is_ok() {
-            for event in world.keep() {
-                // Nobody may be listening.
-                drop(self.0.events.send(event));
-            }
+            self.tell(world);
         } else {
-            world.restore();
+            world.restore_batch();
         }
         done
+    }
+
+    /// Tells what was stored to whoever listens.
+    fn tell(&self, world: &mut World) {
+        let events = world.keep();
+        if self.link().is_some() && events.iter().any(|event| is_broadcast(event, world)) {
+            self.pulls().outdate();
+        }
+        for event in events {
+            // Nobody may be listening.
+            drop(self.0.events.send(event));
+        }
     }
 
     /// Looks at the world.
@@ -211,6 +269,14 @@ impl Server {
     /// Notes that a broker runs.
     pub(super) fn set_link(&self, link: Link) {
         drop(self.0.link.set(link));
+    }
+
+    pub(super) fn certificates(&self) -> &Certificates {
+        &self.0.certificates
+    }
+
+    pub(super) fn pulls(&self) -> &Pulls {
+        &self.0.pulls
     }
 
     pub(super) fn link(&self) -> Option<&Link> {
@@ -238,23 +304,34 @@ impl Server {
         self.0.config.clone()
     }
 
+    /// What tokens and sessions call the server: `host:port`.
+    pub(super) fn api(&self) -> &str {
+        &self.0.api
+    }
+
+    pub(super) fn session_secret(&self) -> &[u8] {
+        &self.0.session_secret
+    }
+
     pub(super) fn master_key(&self) -> &Secret {
         &self.0.master_key
     }
 
-    /// How long after a registration its nodes are made.
     /// Whether a registration's answer names the networks.
     pub(super) fn announces_networks(&self) -> bool {
         self.0.announce_networks
     }
 
-    pub(super) fn node_delay(&self) -> time::Duration {
+    /// When the nodes of a host that registers now are made.
+    pub(super) fn creation(&self) -> Creation {
         match self.faults().node_creation() {
             NodeCreation::Delayed { milliseconds } => {
-                time::Duration::milliseconds(i64::try_from(milliseconds).unwrap_or(i64::MAX)).min(NEVER)
+                let delay = time::Duration::milliseconds(i64::try_from(milliseconds).unwrap_or(i64::MAX));
+                Creation::After(delay.min(NEVER))
             }
-            NodeCreation::Normal => self.0.node_delay,
-            NodeCreation::Pending | NodeCreation::Refused => NEVER,
+            NodeCreation::Normal => Creation::After(self.0.node_delay),
+            NodeCreation::Pending => Creation::OnceApproved,
+            NodeCreation::Refused => Creation::Never,
         }
     }
 
@@ -289,33 +366,21 @@ impl Server {
         KeyInfo::new(made.key, Some(made.value), &self.0.api)
     }
 
-    pub(super) fn open_session(&self, host: Uuid, mac_address: String) -> Secret {
-        Claims::new(host, mac_address, self.now().unix_timestamp()).sign(&self.0.session_secret).into()
-    }
-
-    pub(super) fn open_user_session(&self, user: &str) -> Secret {
-        UserClaims::new(user, &self.0.api, self.now().unix_timestamp()).sign(&self.0.session_secret).into()
-    }
-
-    /// The user whose session a token is; `None` if it is none.
-    pub(super) fn user_session(&self, token: &str) -> Result<Option<String>, Refusal> {
-        let claims = UserClaims::verify(token, &self.0.session_secret, self.now().unix_timestamp());
-        let Some(UserClaims { user_name, .. }) = claims else { return Ok(None) };
-        self.read(|world, _| Some(user_name).filter(|name| world.users.contains(name)))
-    }
-
-    pub(super) fn session(&self, token: &str) -> Option<Claims> {
-        Claims::verify(token, &self.0.session_secret, self.now().unix_timestamp())
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic in a rule leaves changes that the next failure or success would settle wrongly; put them back.
         self.0.state.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
             let mut state = poisoned.into_inner();
-            state.world.restore();
+            state.world.restore_batch();
             state
         })
     }
+}
+
+fn save(database: &mut Database, world: &World, now: OffsetDateTime) -> Result<(), Refusal> {
+    database.save(world, now).map_err(|error| {
+        tracing::error!(error = %error, "cannot store a change");
+        Refusal::internal("database is not available")
+    })
 }
 
 /// A time nobody waits for.

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::{
     audit::{Actor, AuditFilter, AuditPage},
     audit_log, migrate,
-    table::Table,
-    world::World,
+    table::{Row, Table},
+    world::{Manners, World},
 };
 
 /// Where the server keeps its state.
@@ -95,11 +95,19 @@ impl Database {
             joins: self.rows("join_later", uuid)?,
             users: self.rows("user", |id| Some(id.to_owned()))?,
             settings: self.rows("setting", |id| Some(id.to_owned()))?,
+            pending: self.rows("pending_host", uuid)?,
+            queues: self.rows("join_queue", uuid)?,
+            egresses: self.rows("egress", |id| Some(id.to_owned()))?,
+            acls: self.rows("acl", |id| Some(id.to_owned()))?,
+            name_servers: self.rows("name_server", |id| Some(id.to_owned()))?,
+            access_tokens: self.rows("access_token", uuid)?,
+            lowest: Table::new(BTreeMap::new()),
+            default_values: Table::new(BTreeMap::new()),
             events: Vec::new(),
             audit: Vec::new(),
+            mark: (0, 0),
             actor: Actor::default(),
-            default_values: Table::new(BTreeMap::new()),
-            netmaker_compat: false,
+            manners: Manners::default(),
         })
     }
 
@@ -112,13 +120,21 @@ impl Database {
             nodes,
             redemptions,
             joins,
+            pending,
+            queues,
+            egresses,
+            acls,
+            name_servers,
             users,
+            access_tokens,
             settings,
             audit,
-            events: _,
-            actor: _,
+            lowest: _,
             default_values: _,
-            netmaker_compat: _,
+            events: _,
+            mark: _,
+            actor: _,
+            manners: _,
         } = world;
         let transaction = self.0.transaction()?;
         write(&transaction, "network", networks, Clone::clone)?;
@@ -127,7 +143,13 @@ impl Database {
         write(&transaction, "node", nodes, Uuid::to_string)?;
         write(&transaction, "redemption", redemptions, |(key, host)| format!("{key} {host}"))?;
         write(&transaction, "join_later", joins, Uuid::to_string)?;
+        write(&transaction, "pending_host", pending, Uuid::to_string)?;
+        write(&transaction, "join_queue", queues, Uuid::to_string)?;
+        write(&transaction, "egress", egresses, Clone::clone)?;
+        write(&transaction, "acl", acls, Clone::clone)?;
+        write(&transaction, "name_server", name_servers, Clone::clone)?;
         write(&transaction, "user", users, Clone::clone)?;
+        write(&transaction, "access_token", access_tokens, Uuid::to_string)?;
         write(&transaction, "setting", settings, Clone::clone)?;
         for entry in audit {
             audit_log::append(&transaction, entry, now)?;
@@ -140,7 +162,7 @@ impl Database {
         audit_log::list(&self.0, filter)
     }
 
-    fn rows<K: Ord + Clone, V: DeserializeOwned + Clone>(
+    fn rows<K: Ord + Clone, V: DeserializeOwned + Row<K>>(
         &self,
         table: &'static str,
         key: impl Fn(&str) -> Option<K>,
@@ -161,7 +183,7 @@ impl Database {
     }
 }
 
-fn write<K: Ord + Clone, V: Serialize + Clone>(
+fn write<K: Ord + Clone, V: Serialize + Row<K>>(
     transaction: &Transaction<'_>,
     table: &'static str,
     rows: &Table<K, V>,

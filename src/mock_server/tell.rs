@@ -1,13 +1,14 @@
 //! The messages the publisher sends, each made from the world as it is now.
 
-use std::mem;
+use std::{collections::BTreeSet, mem};
 
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
     broker::Repeat,
-    messages::{self, Change, action, dns_topics, host_topic, peers_topic},
+    debounce::Audience,
+    messages::{self, Change, action, dns_topics, host_of_peers_topic, host_topic, peers_topic},
     publisher::Publisher,
 };
 use crate::control::wire::{Host, HostAction, HostUpdate, Node, Signal};
@@ -63,12 +64,36 @@ impl Publisher {
         }
     }
 
-    /// Tells every host its peers.
-    pub(super) async fn tell_peers(&mut self, change: &Change) {
-        let hosts = self.server.read(|world, _| world.hosts.iter().map(|(id, _)| *id).collect::<Vec<_>>());
-        for host in hosts.unwrap_or_default() {
+    /// Tells hosts their peers: those that listen, and the others once they do.
+    pub(super) async fn tell_peers(&mut self, change: &Change, audience: &Audience) {
+        let Audience { everybody, networks, hosts } = audience;
+        let concerned = self.server.read(|world, _| match everybody {
+            true => world.hosts.iter().map(|(id, _)| *id).collect::<BTreeSet<_>>(),
+            false => world.hosts_in(networks).union(hosts).copied().collect(),
+        });
+        for host in concerned.unwrap_or_default() {
+            let topic = peers_topic(host, &self.name);
+            if let Some(hub) = self.link.hub().filter(|hub| !hub.is_heard(&topic)) {
+                hub.forget(&topic);
+                self.owed.entry(host).or_default().extend(change.clone());
+                continue;
+            }
             self.tell_peers_of(host, change).await;
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Tells what is owed to a host that begins to listen; to all of them, if many may.
+    pub(super) async fn subscribed(&mut self, filter: &str) {
+        let listening: Vec<_> = match host_of_peers_topic(filter, &self.name) {
+            Some(host) => self.owed.contains_key(&host).then_some(host).into_iter().collect(),
+            None => self.owed.keys().copied().collect(),
+        };
+        for host in listening {
+            let heard = self.link.hub().is_none_or(|hub| hub.is_heard(&peers_topic(host, &self.name)));
+            if let Some(change) = heard.then(|| self.owed.remove(&host)).flatten() {
+                self.tell_peers_of(host, &change).await;
+            }
         }
     }
 

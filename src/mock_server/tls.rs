@@ -1,11 +1,12 @@
-//! The server's certificates: an authority of its own, kept in a folder, and a leaf made at each start.
+//! The server's certificates: an authority of its own, kept in a folder, and a leaf made at each start, or when another
+//! flaw is asked for while the server runs.
 
 use std::{
     fs,
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use rcgen::{
@@ -14,9 +15,16 @@ use rcgen::{
 };
 use rustls::{
     ServerConfig,
+    crypto::ring,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
 };
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
+use tokio::sync::watch;
+
+use super::clock::system_now;
 
 /// How the server proves who it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +38,8 @@ pub struct Tls {
 }
 
 /// What is wrong with a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Flaw {
     /// It ended yesterday.
     Expired,
@@ -39,6 +48,8 @@ pub enum Flaw {
     None,
     /// It begins tomorrow.
     NotYetValid,
+    /// It is of an authority that nobody knows.
+    Untrusted,
     /// It is for `elsewhere.invalid` alone.
     WrongName,
 }
@@ -69,32 +80,87 @@ pub(super) struct Identity {
     /// The same without a word about HTTP.
     pub(super) broker: Arc<ServerConfig>,
     pub(super) ca_pem: String,
+    pub(super) certificates: Certificates,
+}
+
+/// The certificate that is shown, and how to make another one.
+pub(super) struct Certificates {
+    tls: Tls,
+    host: String,
+    authority: Issuer<'static, KeyPair>,
+    shown: Arc<Shown>,
+    /// Its flaw.
+    flaw: watch::Sender<Flaw>,
+}
+
+/// What every handshake shows.
+#[derive(Debug)]
+struct Shown(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl Certificates {
+    /// Shows a certificate with this flaw from now on; false if that is what was shown.
+    pub(super) fn show(&self, flaw: Flaw) -> Result<bool, TlsError> {
+        if *self.flaw.borrow() == flaw {
+            return Ok(false);
+        }
+        let leaf = leaf(&self.tls, flaw, &self.host, &self.authority)?;
+        *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(leaf);
+        self.flaw.send_replace(flaw);
+        Ok(true)
+    }
+
+    /// Tells when another certificate is shown.
+    pub(super) fn changes(&self) -> watch::Receiver<Flaw> {
+        self.flaw.subscribe()
+    }
 }
 
 /// Makes the certificate of a server announced as `host`, which may be an address.
-pub(super) fn identity(tls: &Tls, host: &str, now: OffsetDateTime) -> Result<Identity, TlsError> {
+pub(super) fn identity(tls: &Tls, host: &str) -> Result<Identity, TlsError> {
     let (ca_pem, ca_key) = match &tls.dir {
-        Some(dir) => stored_authority(dir, now)?,
-        None => authority(now)?,
+        Some(dir) => stored_authority(dir, system_now())?,
+        None => new_authority(AUTHORITY, system_now())?,
     };
-    let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key)?;
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let leaf = leaf_params(tls, host, now)?.signed_by(&key, &issuer)?;
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let authority = Issuer::from_ca_cert_pem(&ca_pem, ca_key)?;
+    let shown = Arc::new(Shown(RwLock::new(Arc::new(leaf(tls, tls.flaw, host, &authority)?))));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)?;
+        .with_cert_resolver(shown.clone());
+    // A session that is resumed would not see another certificate.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     let broker = Arc::new(config.clone());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Identity { config: Arc::new(config), broker, ca_pem })
+    let (tls, host, flaw) = (tls.clone(), host.to_owned(), watch::Sender::new(tls.flaw));
+    let certificates = Certificates { tls, host, authority, shown, flaw };
+    Ok(Identity { config: Arc::new(config), broker, ca_pem, certificates })
 }
 
-fn leaf_params(tls: &Tls, host: &str, now: OffsetDateTime) -> Result<CertificateParams, TlsError> {
+fn leaf(tls: &Tls, flaw: Flaw, host: &str, authority: &Issuer<'_, KeyPair>) -> Result<CertifiedKey, TlsError> {
+    let now = system_now();
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let params = leaf_params(tls, flaw, host, now)?;
+    let certificate = if flaw == Flaw::Untrusted {
+        let (pem, unknown) = new_authority("nobody you know", now)?;
+        params.signed_by(&key, &Issuer::from_ca_cert_pem(&pem, unknown)?)?
+    } else {
+        params.signed_by(&key, authority)?
+    };
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    Ok(CertifiedKey::from_der(vec![certificate.der().clone()], key, &ring::default_provider())?)
+}
+
+fn leaf_params(tls: &Tls, flaw: Flaw, host: &str, now: OffsetDateTime) -> Result<CertificateParams, TlsError> {
     let mut names: Vec<_> = ["127.0.0.1", "::1", "localhost", host].map(str::to_owned).into();
     names.extend(tls.names.iter().cloned());
-    if tls.flaw == Flaw::WrongName {
+    if flaw == Flaw::WrongName {
         names = vec!["elsewhere.invalid".to_owned()];
     }
     names.sort();
@@ -104,18 +170,18 @@ fn leaf_params(tls: &Tls, host: &str, now: OffsetDateTime) -> Result<Certificate
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    (params.not_before, params.not_after) = match tls.flaw {
+    (params.not_before, params.not_after) = match flaw {
         Flaw::Expired => (now - Duration::days(30), now - Duration::DAY),
-        Flaw::None | Flaw::WrongName => (now - Duration::DAY, now + Duration::days(365)),
+        Flaw::None | Flaw::Untrusted | Flaw::WrongName => (now - Duration::DAY, now + Duration::days(365)),
         Flaw::NotYetValid => (now + Duration::DAY, now + Duration::days(365)),
     };
     Ok(params)
 }
 
-fn authority(now: OffsetDateTime) -> Result<(String, KeyPair), TlsError> {
+fn new_authority(name: &str, now: OffsetDateTime) -> Result<(String, KeyPair), TlsError> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, "enroll-agent mock server");
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = now - Duration::days(60);
@@ -133,7 +199,7 @@ fn stored_authority(dir: &Path, now: OffsetDateTime) -> Result<(String, KeyPair)
     if let (Some(pem), Some(key)) = (read(&pem_path)?, read(&key_path)?) {
         return Ok((pem, KeyPair::from_pem(&key)?));
     }
-    let (pem, key) = authority(now)?;
+    let (pem, key) = new_authority(AUTHORITY, now)?;
     fs::create_dir_all(dir).map_err(|source| TlsError::File { path: dir.to_owned(), source })?;
     write(&key_path, &key.serialize_pem(), 0o600)?;
     write(&pem_path, &pem, 0o644)?;
@@ -145,3 +211,6 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
     let written = options.and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|source| TlsError::File { path: path.to_owned(), source })
 }
+
+/// What the authority is called.
+const AUTHORITY: &str = "enroll-agent mock server";

@@ -1,18 +1,24 @@
 //! Trouble as data: what the extension API and scenario files can make go wrong.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{body::Bytes, extract::State, response::Response};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
     answers::{self, Admin},
     broker::{Hub, Link, Repeat},
     calls::Call,
-    faults::{Fault, NodeCreation, Power},
+    faults::{Fault, Mistake, NodeCreation, Power},
     refusal::Refusal,
     server::{Order, Server},
+    tls::Flaw,
     world::World,
 };
 
@@ -26,13 +32,24 @@ pub enum Trouble {
     BrokerDown,
     /// Ends `broker-down`.
     BrokerUp,
-    /// Everything planned for requests is forgotten, the clock and the making of nodes are right again.
+    /// Everything planned for requests is forgotten, no mistakes are made, and the clock, the certificate and the making
+    /// of nodes are right again.
     #[default]
     Clear,
+    /// Connections end, and new ones meet a certificate with this flaw; `none` makes it right again.
+    Certificate {
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
     /// The server's clock is wrong.
     ClockSkew {
         /// Seconds ahead; behind if negative.
         seconds: i64,
+    },
+    /// The server makes these mistakes of the real one, and no others.
+    Mistakes {
+        /// Which; nothing ends them.
+        which: BTreeSet<Mistake>,
     },
     /// Nodes are made as they should, later, never, or after `approve-nodes`, for hosts that register from now on.
     NodeCreation {
@@ -82,16 +99,7 @@ impl Server {
     /// If there is no such snapshot, or the store fails.
     pub(super) async fn make(&self, trouble: Trouble) -> Result<(), Refusal> {
         match trouble {
-            Trouble::ApproveNodes => self.write(|world, now| {
-                let waiting: Vec<_> = world.joins.iter().map(|(host, _)| *host).collect();
-                for host in waiting {
-                    if let Some(join) = world.joins.get_mut(&host) {
-                        join.due = now.unix_timestamp_nanos();
-                    }
-                }
-                world.settle(now);
-                Ok(())
-            }),
+            Trouble::ApproveNodes => self.write(World::approve_everybody),
             Trouble::BrokerDown => {
                 self.link().and_then(Link::hub).into_iter().for_each(Hub::take_down);
                 Ok(())
@@ -102,10 +110,15 @@ impl Server {
             }
             Trouble::Clear => {
                 self.faults().clear();
-                Ok(())
+                self.show_certificate(Flaw::None)
             }
+            Trouble::Certificate { flaw } => self.show_certificate(flaw),
             Trouble::ClockSkew { seconds } => {
                 self.faults().set_clock_skew(time::Duration::seconds(seconds));
+                Ok(())
+            }
+            Trouble::Mistakes { which } => {
+                self.faults().set_mistakes(which);
                 Ok(())
             }
             Trouble::NodeCreation { when } => {
@@ -113,7 +126,8 @@ impl Server {
                 Ok(())
             }
             Trouble::Repeat { which } => {
-                for to in self.read(|world, _| world.hosts.iter().map(|(id, _)| *id).collect::<Vec<Uuid>>())? {
+                let hosts = self.read(|world, _| world.hosts.iter().map(|(id, _)| *id).collect::<Vec<Uuid>>())?;
+                for to in hosts {
                     self.order(Order::Repeat { to, which });
                 }
                 Ok(())
@@ -123,22 +137,36 @@ impl Server {
                 Ok(())
             }
             Trouble::Restart { milliseconds } => self.restart(Duration::from_millis(milliseconds)).await,
-            Trouble::Rollback { snapshot } => {
-                let noted = self.faults().snapshot(&snapshot);
-                let noted = noted.ok_or_else(|| Refusal::not_found("no such snapshot"))?;
-                self.write(|world, _| {
-                    noted(world);
-                    Ok(())
-                })?;
-                self.order(Order::Restarted);
-                Ok(())
-            }
+            Trouble::Rollback { snapshot } => self.roll_back(&snapshot),
             Trouble::Snapshot { snapshot } => {
                 let noted = self.read(|world, _| world.snapshot())?;
                 self.faults().note(snapshot, noted);
                 Ok(())
             }
         }
+    }
+
+    fn roll_back(&self, name: &str) -> Result<(), Refusal> {
+        let noted = self.faults().snapshot(name).ok_or_else(|| Refusal::not_found("no such snapshot"))?;
+        self.write(|world, _| {
+            noted(world);
+            Ok(())
+        })?;
+        self.order(Order::Restarted);
+        Ok(())
+    }
+
+    /// Shows another certificate to whoever connects from now on; who is connected must connect again.
+    fn show_certificate(&self, flaw: Flaw) -> Result<(), Refusal> {
+        let is_other = self.certificates().show(flaw).map_err(|error| {
+            tracing::error!(error = %error, "cannot make a certificate");
+            Refusal::internal("cannot make a certificate")
+        })?;
+        if let Some(hub) = self.link().and_then(Link::hub).filter(|hub| is_other && hub.is_up()) {
+            hub.take_down();
+            hub.bring_up();
+        }
+        Ok(())
     }
 
     /// What a kill and a new start do, as far as clients can tell.
@@ -159,9 +187,23 @@ impl Server {
 pub(super) type Snapshot = Arc<dyn Fn(&mut World) + Send + Sync>;
 
 impl World {
+    /// Gives everybody the nodes that somebody has to approve, or that are not due yet.
+    fn approve_everybody(&mut self, now: OffsetDateTime) -> Result<(), Refusal> {
+        self.approve_all(now)?;
+        for host in self.joins.iter().map(|(host, _)| *host).collect::<Vec<_>>() {
+            if let Some(join) = self.joins.get_mut(&host) {
+                join.due = now.unix_timestamp_nanos();
+            }
+        }
+        self.settle(now);
+        Ok(())
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         let (networks, keys, hosts) = (self.networks.rows(), self.keys.rows(), self.hosts.rows());
         let (nodes, redemptions, joins) = (self.nodes.rows(), self.redemptions.rows(), self.joins.rows());
+        let (pending, queues) = (self.pending.rows(), self.queues.rows());
+        let (egresses, acls, name_servers) = (self.egresses.rows(), self.acls.rows(), self.name_servers.rows());
         Arc::new(move |world| {
             world.networks.replace(&networks);
             world.keys.replace(&keys);
@@ -169,6 +211,13 @@ impl World {
             world.nodes.replace(&nodes);
             world.redemptions.replace(&redemptions);
             world.joins.replace(&joins);
+            world.pending.replace(&pending);
+            world.queues.replace(&queues);
+            world.egresses.replace(&egresses);
+            world.acls.replace(&acls);
+            world.name_servers.replace(&name_servers);
+            // Addresses that are free again are found again.
+            world.lowest.replace(&BTreeMap::new());
         })
     }
 }

@@ -13,15 +13,18 @@ use crate::control::wire::{HostAction, HostUpdate, Signal};
 impl Server {
     /// Does what `host` says; what the document says about who it is is not believed.
     pub(super) fn host_update(&self, actor: &Actor, host: Uuid, update: HostUpdate) -> Result<(), Refusal> {
-        let HostUpdate { action, host: mut sent, node, signal, egress_domain: _, new_metrics: _ } = update;
+        let HostUpdate { action, host: mut sent, node, signal, egress_domain, new_metrics: _ } = update;
         sent.id = host;
         self.write_as(actor, |world, now| match action {
             HostAction::CheckIn => world.check_in(&sent, now),
             HostAction::DeleteHost => {
                 world.delete_host(host)?;
                 // It knows; only who is taken away by others is told.
-                world.events.retain(|event| !matches!(event, Event::HostDeleted { .. }));
+                world.events.retain(|event| *event != Event::HostDeleted { host });
                 Ok(())
+            }
+            HostAction::EgressUpdate => {
+                world.resolve_egress(host, &egress_domain.id, node.egress_gateway_ranges.unwrap_or_default())
             }
             HostAction::UpdateHost => world.update_host(&sent, now),
             HostAction::UpdateNode => {
@@ -37,7 +40,6 @@ impl Server {
             }
             HostAction::Ack
             | HostAction::CheckAutoAssignGateway
-            | HostAction::EgressUpdate
             | HostAction::ForceUpgrade
             | HostAction::JoinHostToNetwork
             | HostAction::Other(_)

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{
     audit::Actor,
     broker::{Admits, Delivery, Login},
-    debounce::Broadcast,
+    debounce::{Audience, Broadcast},
     messages::{self, MessageError, Origin},
     publisher::Publisher,
     secrets::{password_matches, same},
@@ -58,12 +58,12 @@ impl Publisher {
 
     /// A node says that it has done what it was told; everybody hears of its peers again.
     fn received_byte(&mut self, node: Uuid, payload: &[u8]) {
-        let owner = self.server.read(|world, _| world.nodes.get(&node).map(|node| node.host_id)).ok().flatten();
-        let Some(host) = owner.and_then(|host| self.host(host)) else {
+        let known = self.node(node).and_then(|node| Some((self.host(node.host_id)?, node.network)));
+        let Some((host, network)) = known else {
             return tracing::debug!(%node, "message from an unknown node");
         };
         match messages::open(&host, &self.server.traffic_key(), payload) {
-            Ok(text) if text == [DONE] => self.debounce.ask(Broadcast::Ordinary),
+            Ok(text) if text == [DONE] => self.debounce.ask(Broadcast::Ordinary, Audience::network(network)),
             Ok(_) => {}
             Err(error) => tracing::warn!(%node, error = %error, "message from a node dropped"),
         }

@@ -1,25 +1,26 @@
 //! Everything the server knows, and the rules that change it: pure, with the time and all randomness passed in or made
 //! here, and without a word about HTTP or SQLite.
 //!
-//! A rule that fails leaves changes behind; the caller rolls the world back, see `store`.
+//! A rule that fails leaves changes behind; the caller takes them back, see `table`.
 
-use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
+    Edition, Names,
+    access_tokens::AccessToken,
     audit::{Actor, AuditEntry},
-    clock::go_time,
     events::Event,
     keys::Key,
+    pending::PendingHost,
     refusal::Refusal,
-    table::Table,
+    table::{Row, Table, Undo, nowhere},
     users::User,
 };
-use crate::control::wire::{Host, Network, Node, Secret, TagSet};
+use crate::control::wire::{Acl, Egress, Host, NameserverSetting, Network, Node, Secret};
 
 /// The server's state.
 #[derive(Debug)]
@@ -33,20 +34,63 @@ pub(super) struct World {
     pub(super) redemptions: Table<(Uuid, Uuid), Redemption>,
     /// Nodes that are promised but not made yet, by host.
     pub(super) joins: Table<Uuid, Join>,
+    /// Hosts that somebody has to approve for a network.
+    pub(super) pending: Table<Uuid, PendingHost>,
+    /// New nodes that a host has not asked for yet, by host; oldest first.
+    pub(super) queues: Table<Uuid, Vec<Uuid>>,
+    /// Ranges behind nodes, by id.
+    pub(super) egresses: Table<String, Egress>,
+    /// Policies, by id.
+    pub(super) acls: Table<String, Acl>,
+    /// Whom to ask for names, by id.
+    pub(super) name_servers: Table<String, NameserverSetting>,
     /// Administrators who log in, by name.
     pub(super) users: Table<String, User>,
+    /// What users gave to programs.
+    pub(super) access_tokens: Table<Uuid, AccessToken>,
     /// The server's own secrets, by name.
     pub(super) settings: Table<String, Secret>,
-    /// What the running rule did, sent once it is stored.
-    pub(super) events: Vec<Event>,
-    /// What the running rule did to keys, stored with it.
-    pub(super) audit: Vec<AuditEntry>,
-    /// For whom the running rule runs.
-    pub(super) actor: Actor,
+    /// No address of a network and family below this one is free; never stored.
+    pub(super) lowest: Table<(String, Family), IpAddr>,
     /// Values of default keys made while this server runs; never stored.
     pub(super) default_values: Table<Uuid, Secret>,
+    /// What the rules of the batch did, sent once it is stored.
+    pub(super) events: Vec<Event>,
+    /// What the rules of the batch did to keys, stored with it.
+    pub(super) audit: Vec<AuditEntry>,
+    /// How many events and entries there were when the running rule began.
+    pub(super) mark: (usize, usize),
+    /// For whom the running rule runs.
+    pub(super) actor: Actor,
+    /// What the server is like; never stored.
+    pub(super) manners: Manners,
+}
+
+/// What a server is like, beside what it knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Manners {
     /// Keys are checked and listed as the real server does.
     pub(super) netmaker_compat: bool,
+    pub(super) edition: Edition,
+    pub(super) names: Names,
+    /// The real server's mistakes in counting uses, while they are switched on.
+    pub(super) counting: Counting,
+}
+
+/// The real server's mistakes in counting uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counting {
+    /// A host that has spent a use spends another one when it comes again.
+    pub(super) spends_again: bool,
+    /// A key that is `unlimited` beside its limit goes on after that.
+    pub(super) unlimited_goes_on: bool,
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Family {
+    V4,
+    V6,
 }
 
 /// One counted use of a key.
@@ -75,74 +119,9 @@ pub(super) struct Grant {
     pub(super) auto_assign_gateway: bool,
 }
 
-/// A network to create.
-#[derive(Clone, Debug, Default)]
-pub struct NewNetwork {
-    /// Up to 32 of `a-z0-9-_`.
-    pub name: String,
-    /// IPv4 addresses for its nodes; at least one range must be given.
-    pub range4: Option<Ipv4Net>,
-    /// IPv6 addresses for its nodes.
-    pub range6: Option<Ipv6Net>,
-}
-
 impl World {
-    pub(super) fn create_network(&mut self, network: &NewNetwork, now: OffsetDateTime) -> Result<Network, Refusal> {
-        self.refuse_network(network)?;
-        let NewNetwork { name, range4, range6 } = network;
-        let network = Network {
-            id: Uuid::new_v4().to_string(),
-            name: name.clone(),
-            address_range: range4.map(|net| net.trunc().to_string()).unwrap_or_default(),
-            address_range6: range6.map(|net| net.trunc().to_string()).unwrap_or_default(),
-            default_keepalive: 20,
-            default_mtu: 1280,
-            auto_join: true,
-            auto_remove_tags: Some(vec![]),
-            nodes_updated_at: go_time(now),
-            created_at: go_time(now),
-            updated_at: go_time(now),
-            ..Network::default()
-        };
-        if !self.netmaker_compat && self.has_key_named(name) {
-            let reason = format!("an enrollment key is named {name:?}, which the network's default key would be");
-            return Err(Refusal::bad_request(reason));
-        }
-        self.networks.insert(name.clone(), network.clone());
-        self.create_default_key(name);
-        Ok(network)
-    }
-
-    /// Deletes a network; its nodes go too where `with_nodes` says so.
-    pub(super) fn delete_network(&mut self, name: &str, with_nodes: WithNodes) -> Result<(), Refusal> {
-        if !self.networks.contains(&name.to_owned()) {
-            return Err(Refusal::not_found("no result found"));
-        }
-        let nodes: Vec<_> = self.nodes.values().filter(|node| node.network == name).map(|node| node.id).collect();
-        if !nodes.is_empty() && with_nodes == WithNodes::Refuse {
-            return Err(Refusal::bad_request(format!("network {name} still has {} nodes", nodes.len())));
-        }
-        for node in nodes {
-            self.delete_node(node);
-        }
-        self.networks.remove(&name.to_owned());
-        self.unlink_network_from_keys(name);
-        Ok(())
-    }
-
     pub(super) fn host(&self, id: Uuid) -> Result<&Host, Refusal> {
         self.hosts.get(&id).ok_or_else(|| Refusal::bad_request("record not found"))
-    }
-
-    /// Ids of a host's nodes, oldest first.
-    pub(super) fn node_ids(&self, host: Uuid) -> Vec<Uuid> {
-        let ids = self.hosts.get(&host).and_then(|host| host.nodes.as_ref());
-        ids.into_iter().flatten().filter_map(|id| Uuid::parse_str(id).ok()).collect()
-    }
-
-    /// A host's nodes, oldest first.
-    pub(super) fn nodes_of(&self, host: Uuid) -> impl Iterator<Item = &Node> {
-        self.node_ids(host).into_iter().filter_map(|id| self.nodes.get(&id))
     }
 
     /// Deletes a host with its nodes; its uses of keys are forgotten, so enrolling again costs a use again.
@@ -150,88 +129,16 @@ impl World {
         for node in self.node_ids(id) {
             self.delete_node(node);
         }
-        let redeemed: Vec<_> = self.redemptions.iter().map(|(ids, _)| *ids).filter(|ids| ids.1 == id).collect();
+        let redeemed: Vec<_> = self.redemptions.find(&id).map(|(ids, _)| *ids).collect();
         for redemption in redeemed {
             self.redemptions.remove(&redemption);
         }
         self.joins.remove(&id);
+        self.queues.remove(&id);
+        self.forget_pending(id);
         let host = self.hosts.remove(&id).ok_or_else(|| Refusal::bad_request("record not found"))?;
         self.events.push(Event::HostDeleted { host: id });
         Ok(host)
-    }
-
-    /// Deletes a node and everything that points at it.
-    pub(super) fn delete_node(&mut self, id: Uuid) {
-        self.remove_gateway(id);
-        self.unrelay(id);
-        let Some(node) = self.nodes.remove(&id) else { return };
-        if let Some(host) = self.hosts.get_mut(&node.host_id) {
-            let text = id.to_string();
-            host.nodes.get_or_insert_default().retain(|node| *node != text);
-        }
-        self.events.push(Event::NodeDeleted { host: node.host_id, network: node.network, node: id });
-    }
-
-    /// Marks a node for deletion; it is gone when its host confirms.
-    pub(super) fn mark_node_deleted(&mut self, id: Uuid) -> Result<(), Refusal> {
-        let node = self.nodes.get_mut(&id).ok_or_else(|| Refusal::bad_request("no result found"))?;
-        node.pending_delete = true;
-        "delete".clone_into(&mut node.action);
-        self.node_updated(id);
-        Ok(())
-    }
-
-    /// Gives a host a node in a network; the one it has, if it has one.
-    ///
-    /// # Errors
-    /// If the network does not exist or has no address left.
-    pub(super) fn join(&mut self, host: Uuid, network: &str, now: OffsetDateTime) -> Result<Uuid, Refusal> {
-        if let Some(node) = self.nodes_of(host).find(|node| node.network == network) {
-            return Ok(node.id);
-        }
-        let mut node = self.blank_node(host, network, now)?;
-        let id = Uuid::new_v4();
-        node.id = id;
-        self.nodes.insert(id, node);
-        let record = self.hosts.get_mut(&host).ok_or_else(|| Refusal::internal("record not found"))?;
-        record.nodes.get_or_insert_default().push(id.to_string());
-        self.events.push(Event::Joined { host, node: id });
-        if let Some(network) = self.networks.get_mut(&network.to_owned()) {
-            network.nodes_updated_at = go_time(now);
-        }
-        Ok(id)
-    }
-
-    fn blank_node(&self, host: Uuid, network: &str, now: OffsetDateTime) -> Result<Node, Refusal> {
-        let record = self.networks.get(&network.to_owned()).ok_or_else(|| Refusal::internal("no result found"))?;
-        let range = record.address_range.parse::<IpNet>().ok();
-        let range6 = record.address_range6.parse::<IpNet>().ok();
-        let server = self.settings.get(&SERVER_NAME.to_owned()).map_or("", Secret::expose).to_owned();
-        Ok(Node {
-            host_id: host,
-            network: network.to_owned(),
-            network_range: range.into(),
-            network_range6: range6.into(),
-            server,
-            connected: true,
-            address: range.map(|range| self.free_address(network, range)).transpose()?.into(),
-            address6: range6.map(|range| self.free_address(network, range)).transpose()?.into(),
-            last_modified: go_time(now),
-            last_check_in: go_time(now),
-            expiration: go_time(now + NODE_LIFETIME),
-            fail_over_peers: Some(TagSet::default()),
-            tags: Some(TagSet::default()),
-            ..Node::default()
-        })
-    }
-
-    /// Finds the lowest address nobody has, never the range's own nor its broadcast address.
-    fn free_address(&self, network: &str, range: IpNet) -> Result<IpNet, Refusal> {
-        let nodes = self.nodes.values().filter(|node| node.network == network);
-        let taken: BTreeSet<_> = nodes.flat_map(|node| [node.address.ip.0, node.address6.ip.0]).flatten().collect();
-        let address = range.hosts().find(|address| *address != range.network() && !taken.contains(address));
-        let address = address.ok_or_else(|| Refusal::internal(format!("no address left in {range}")))?;
-        IpNet::new(address, range.prefix_len()).map_err(|error| Refusal::internal(error.to_string()))
     }
 
     /// Makes the nodes that are due by `now`.
@@ -250,45 +157,37 @@ impl World {
         self.joins.values().any(|join| join.due <= now.unix_timestamp_nanos())
     }
 
-    /// Notes that a node changed.
-    pub(super) fn node_updated(&mut self, id: Uuid) {
-        if let Some(node) = self.nodes.get(&id) {
-            self.events.push(Event::NodeUpdated { host: node.host_id, node: id });
-        }
+    /// Makes what the running rule did part of the batch.
+    pub(super) fn merge(&mut self) {
+        self.tables().into_iter().for_each(Undo::merge);
+        self.mark = (self.events.len(), self.audit.len());
+    }
+
+    /// Takes back what the running rule did.
+    pub(super) fn restore(&mut self) {
+        self.tables().into_iter().for_each(Undo::restore);
+        self.events.truncate(self.mark.0);
+        self.audit.truncate(self.mark.1);
     }
 
     /// Forgets how things were, after they were stored; returns what happened.
     pub(super) fn keep(&mut self) -> Vec<Event> {
-        let Self {
-            networks,
-            keys,
-            hosts,
-            nodes,
-            redemptions,
-            joins,
-            users,
-            settings,
-            default_values,
-            events,
-            audit,
-            actor: _,
-            netmaker_compat: _,
-        } = self;
-        networks.keep();
-        keys.keep();
-        hosts.keep();
-        nodes.keep();
-        redemptions.keep();
-        joins.keep();
-        users.keep();
-        settings.keep();
-        default_values.keep();
-        audit.clear();
-        std::mem::take(events)
+        self.tables().into_iter().for_each(Undo::keep);
+        self.mark = (0, 0);
+        self.audit.clear();
+        std::mem::take(&mut self.events)
     }
 
     /// Puts everything back as it was when it was last stored.
-    pub(super) fn restore(&mut self) {
+    pub(super) fn restore_batch(&mut self) {
+        self.tables().into_iter().for_each(Undo::restore_batch);
+        self.mark = (0, 0);
+        self.events.clear();
+        self.audit.clear();
+    }
+
+    /// Everything that can be taken back.
+    fn tables(&mut self) -> [&mut dyn Undo; 16] {
         let Self {
             networks,
             keys,
@@ -296,39 +195,80 @@ impl World {
             nodes,
             redemptions,
             joins,
+            pending,
+            queues,
+            egresses,
+            acls,
+            name_servers,
             users,
+            access_tokens,
             settings,
+            lowest,
             default_values,
-            events,
-            audit,
+            events: _,
+            audit: _,
+            mark: _,
             actor: _,
-            netmaker_compat: _,
+            manners: _,
         } = self;
-        networks.restore();
-        keys.restore();
-        hosts.restore();
-        nodes.restore();
-        redemptions.restore();
-        joins.restore();
-        users.restore();
-        settings.restore();
-        default_values.restore();
-        events.clear();
-        audit.clear();
+        [
+            networks,
+            keys,
+            hosts,
+            nodes,
+            redemptions,
+            joins,
+            pending,
+            queues,
+            egresses,
+            acls,
+            name_servers,
+            users,
+            access_tokens,
+            settings,
+            lowest,
+            default_values,
+        ]
     }
 }
 
-/// What deleting a container does about the nodes in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WithNodes {
-    /// They are deleted too.
-    Delete,
-    /// Their presence is a reason not to.
-    Refuse,
+nowhere!(Network, Join, User, Secret, Vec<Uuid>, IpAddr);
+
+impl Row<(Uuid, Uuid)> for Redemption {
+    /// The key or the host.
+    type Place = Uuid;
+
+    fn places(&self, (key, host): &(Uuid, Uuid)) -> Vec<Uuid> {
+        vec![*key, *host]
+    }
 }
 
-/// How long a membership lasts: a hundred years and a month.
-const NODE_LIFETIME: time::Duration = time::Duration::days(36_525 + 30);
+impl Row<Uuid> for Host {
+    /// Public address and port.
+    type Place = (IpAddr, i64);
+
+    fn places(&self, _: &Uuid) -> Vec<(IpAddr, i64)> {
+        self.endpoint_ip.0.map(|address| (address, self.listen_port)).into_iter().collect()
+    }
+}
+
+impl Row<String> for Egress {
+    /// Name of the network.
+    type Place = String;
+
+    fn places(&self, _: &String) -> Vec<String> {
+        vec![self.network.clone()]
+    }
+}
+
+impl Row<String> for Acl {
+    /// Name of the network.
+    type Place = String;
+
+    fn places(&self, _: &String) -> Vec<String> {
+        vec![self.network.clone()]
+    }
+}
 
 /// Setting: the server's name.
 pub(super) const SERVER_NAME: &str = "server-name";

@@ -226,7 +226,7 @@ async fn gateways_have_older_names_too() {
     }
     let path = format!("/api/nodes/plant-a/{}/gateway", bench.node(phone.id, "plant-a"));
     let refused = message(bench.admin(Method::POST, &path, json!({})).await).await;
-    assert_eq!(refused, (500, "android is unsupported for ingress gateways".into()));
+    assert_eq!(refused, (500, "gateway can only be created on linux based node".into()));
 }
 
 #[tokio::test]

@@ -135,6 +135,7 @@ async fn scene() -> Scene {
         "key" => key.id.to_string(),
         "network" => "plant-a".to_owned(),
         "node" => node.to_string(),
+        "pending" => uuid::Uuid::from_u128(9).to_string(),
         "token" => key.token.expose().to_owned(),
         "user" => "alice".to_owned(),
         other => panic!("what is a {other}?"),

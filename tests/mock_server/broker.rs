@@ -5,7 +5,7 @@ use enroll_agent::{
         seal::{gob, open_box},
         wire::{GoBytes, Host, WgKey},
     },
-    mock_server::{Broker, Edition, Elsewhere, Login, Names, NewKey, Options, Repeat, Scheme, Trouble},
+    mock_server::{Broker, Elsewhere, Login, Names, Options, Repeat, Scheme, Trouble},
 };
 use rumqttc::ConnectReturnCode;
 use serde_json::{Value, json};
@@ -289,76 +289,6 @@ async fn a_signal_reaches_its_host() {
 
     let update = device.action().await;
     assert_eq!((&update["Action"], &update["Signal"]["from_host_id"]), (&json!("SIGNAL_HOST"), &json!(from.id)));
-}
-
-#[tokio::test]
-async fn a_host_that_may_choose_its_gateway_is_asked_to() {
-    let options = Options { edition: Edition::Pro, ..inside(Scheme::Mqtt, Login::Shared) };
-    let bench = Bench::with(options).await;
-    let token = bench.key(NewKey { auto_assign_gateway: true, ..key("choosing", &["plant-a"]) });
-    let host = sealing("a", 1);
-    assert_eq!(bench.register(&token, &host).await.status(), 200);
-    let gateway = bench.join("plant-a", "gateway", 2).await;
-    let (node, gateway) = (bench.node(host.id, "plant-a"), bench.node(gateway.id, "plant-a"));
-    let mut device = Device::connect(&bench, &host).await;
-    bench.handle.make_gateway("plant-a", gateway, &[]).unwrap();
-
-    let asked = loop {
-        let update = device.action().await;
-        if update["Action"] == "CHECK_AUTO_ASSIGN_GW" {
-            break update;
-        }
-    };
-    assert_eq!(asked["Node"]["id"], json!(node));
-    let peers = device.peers(|peers| peers["gw_nodes"]["plant-a"].is_array()).await;
-    let best = peers["gw_nodes"]["plant-a"][0]["id"].clone();
-    let session = bench.session(&host).await;
-    let choose = async |gateway: &Value| {
-        let body = json!({"auto_relay_gw_id": gateway}).to_string();
-        let path = format!("/api/v1/node/{node}/auto_relay_me");
-        bench.send(reqwest::Method::PUT, &path, body, Some(&session)).await.status()
-    };
-    assert_eq!(choose(&best).await, 200);
-    device.peers(|peers| peers["nodes"][0]["relayedby"] == json!(gateway)).await;
-    assert_eq!(choose(&json!("")).await, 200);
-    device.peers(|peers| peers["nodes"][0]["isrelayed"] == false).await;
-}
-
-#[tokio::test]
-async fn only_the_paid_edition_lets_hosts_choose() {
-    let bench = Bench::new().await;
-    let host = bench.join("plant-a", "a", 1).await;
-    let session = bench.session(&host).await;
-    let path = format!("/api/v1/node/{}/auto_relay_me", bench.node(host.id, "plant-a"));
-
-    assert_eq!(bench.send(reqwest::Method::PUT, &path, "{}".into(), Some(&session)).await.status(), 404);
-}
-
-#[tokio::test]
-async fn what_administrators_ask_for_reaches_the_host() {
-    let bench = Bench::with(inside(Scheme::Mqtt, Login::Shared)).await;
-    let host = sealing("a", 1);
-    assert_eq!(bench.register(&bench.token("plant-a"), &host).await.status(), 200);
-    let mut device = Device::connect(&bench, &host).await;
-    assert_eq!(device.action().await["Action"], "REQ_ACK");
-    let path = format!("/api/hosts/{}", host.id);
-    let mut edited: Value = bench.get(&path, bench.handle.master_key()).await.document().await;
-    if edited["Response"].is_object() {
-        edited = edited["Response"].take();
-    }
-    edited["name"] = json!("b");
-    let calls = [
-        (reqwest::Method::PUT, path.clone(), edited, "UPDATE_HOST"),
-        (reqwest::Method::PUT, format!("{path}/keys"), json!({}), "UPDATE_KEYS"),
-        (reqwest::Method::POST, format!("{path}/sync"), json!({}), "REQ_PULL"),
-        (reqwest::Method::PUT, format!("{path}/upgrade"), json!({}), "UPGRADE"),
-    ];
-    for (method, path, body, action) in calls {
-        assert_eq!(bench.admin(method, &path, body).await.status(), 200, "{path}");
-
-        let asked = device.action().await;
-        assert_eq!((&asked["Action"], &asked["Host"]["name"]), (&json!(action), &json!("b")));
-    }
 }
 
 #[tokio::test]

@@ -4,12 +4,18 @@
 
 mod administrators;
 mod api;
+mod approval;
 mod bad_input;
 mod bench;
 mod broker;
 mod devices;
+mod internet;
 mod keys;
+mod mistakes;
 mod mqtt;
+mod names;
 mod program;
+mod requests;
 mod store;
+mod traffic;
 mod trouble;

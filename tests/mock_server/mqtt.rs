@@ -113,6 +113,12 @@ impl Device {
         }
     }
 
+    /// Waits for the peers that follow an ACK; what was broadcast before has come by then.
+    pub(crate) async fn peers_after_ack(&mut self) {
+        self.say("ACK", "mock.test").await;
+        self.peers(|peers| peers["replace_peers"] == false).await;
+    }
+
     pub(crate) async fn say(&self, action: &str, server: &str) {
         let text = json!({"Action": action, "Host": self.host}).to_string();
         self.send(&format!("host/serverupdate/{server}/{}", self.host.id), text.as_bytes()).await;

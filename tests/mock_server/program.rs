@@ -71,6 +71,23 @@ fn shows_the_key_of_a_network_once() {
 }
 
 #[test]
+fn is_like_the_paid_edition_if_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let (child, lines) = serve(dir.path(), &["--network", "plant-a=10.101.0.0/16", "--pro", "--manage-names"], 4);
+    let url = lines[0].strip_prefix("url: ").unwrap();
+    let client = client(&fs::read_to_string(dir.path().join("tls/ca.pem")).unwrap());
+    let key = fs::read_to_string(dir.path().join("tls/master.key")).unwrap();
+
+    let config: Value = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let request = client.get(format!("{url}/api/server/getserverinfo")).bearer_auth(key.trim());
+        request.send().await.unwrap().document().await
+    });
+
+    assert_eq!((&config["Is_EE"], &config["ManageDNS"]), (&json!(true), &json!(true)));
+    end(child, Signal::SIGTERM);
+}
+
+#[test]
 fn manages_keys_on_a_running_server() {
     let dir = tempfile::tempdir().unwrap();
     let (child, lines) = serve(dir.path(), &["--network", "plant-a=10.101.0.0/16"], 4);

@@ -14,7 +14,7 @@ use enroll_agent::mock_server::{
     scenario::{self, Scenario, Stage},
 };
 
-use super::broker::BrokerArguments;
+use super::{broker::BrokerArguments, edition::EditionArguments};
 
 #[derive(clap::Args)]
 pub(crate) struct ScenarioArguments {
@@ -32,17 +32,19 @@ pub(crate) struct ScenarioArguments {
     api: Option<String>,
     #[command(flatten)]
     broker: BrokerArguments,
+    #[command(flatten)]
+    edition: EditionArguments,
 }
 
 /// Runs a scenario; fails if an expectation did not hold.
 pub(crate) async fn scenario(arguments: ScenarioArguments) -> anyhow::Result<()> {
-    let ScenarioArguments { file, out, listen, api, broker } = arguments;
+    let ScenarioArguments { file, out, listen, api, broker, edition } = arguments;
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let scenario = Scenario::from_toml(&text).with_context(|| format!("cannot use {}", file.display()))?;
     let listener = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let options = Options { api, tls: Tls::default(), broker: broker.broker()?, ..Options::default() };
-    let stage = scenario::stage(&scenario, listener, options).await?;
+    let stage = scenario::stage(&scenario, listener, edition.put_into(options)).await?;
     hand_out(&stage, &out)?;
     let report = scenario::run(&scenario, &stage).await?;
     write(&out.join("report.json"), &serde_json::to_string_pretty(&report)?, 0o644)?;

@@ -268,3 +268,49 @@ document! {
         user_name: String = "username",
     }
 }
+
+document! {
+    /// A host that waits for somebody to let it into a network.
+    pub struct PendingHost {
+        /// Id of the request.
+        id: String = "id",
+        /// The host.
+        host_id: String = "host_id",
+        /// Its name.
+        host_name: String = "host_name",
+        /// Name of the network.
+        network: String = "network",
+        /// WireGuard key, base64.
+        public_key: String = "public_key",
+        /// The key it redeemed, a whole document.
+        enrollment_key: Option<serde_json::Value> = "enrollment_key_id",
+        /// Operating system.
+        os: String = "os",
+        /// Version.
+        version: String = "version",
+        /// Latitude and longitude.
+        location: String = "location",
+        /// When it asked.
+        requested_at: GoTime = "requested_at",
+    }
+}
+
+document! {
+    /// A token that a user gave to a program; the token itself is shown once.
+    pub struct AccessToken {
+        /// Its id.
+        id: String = "id",
+        /// What it is for.
+        name: String = "name",
+        /// Whose rights it has.
+        user_name: String = "user_name",
+        /// When it ends.
+        expires_at: GoTime = "expires_at",
+        /// When it was last used.
+        last_used: GoTime = "last_used",
+        /// The user who made it.
+        created_by: String = "created_by",
+        /// When it was made.
+        created_at: GoTime = "created_at",
+    }
+}

@@ -14,6 +14,7 @@ mod host;
 mod keys;
 mod node;
 mod peers;
+mod policy;
 mod pull;
 mod secret;
 mod server;
@@ -25,7 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::model::Secret;
 
 pub use self::{
-    admin::{ApiHost, ApiInterface, ApiNode, NamedPeers, Network, PeerInfo, PeerInfoEntry},
+    admin::{AccessToken, ApiHost, ApiInterface, ApiNode, NamedPeers, Network, PeerInfo, PeerInfoEntry, PendingHost},
     broker::{BrokerAddress, BrokerAddressError},
     encoding::{GoBytes, GoIp, IpNet, NetError, UdpAddr, WgKey},
     firewall::{AclRule, EgressInfo, FirewallRule, FwUpdate, IngressInfo},
@@ -33,6 +34,7 @@ pub use self::{
     keys::{ApiEnrollmentKey, EnrollmentKey, KeyType},
     node::{EgressGatewayRequest, EgressRange, InetNodeReq, Node, StaticNode, TagSet},
     peers::{EgressNetworkRoutes, HostNetworkInfo, PeerConfig},
+    policy::{Acl, AclTag, Egress, EgressRequest, NameserverDomain, NameserverSetting},
     pull::{AddressIdentity, EgressDomain, HostPeerUpdate, HostPull, Nameserver},
     secret::PresharedWgKey,
     server::{ServerConfig, ServerStatus},

@@ -37,11 +37,16 @@ struct State {
     next: u64,
     retained: BTreeMap<String, Bytes>,
     is_down: bool,
+    /// Who wants to know what clients subscribe to.
+    watcher: Option<mpsc::UnboundedSender<String>>,
 }
 
 struct Client {
     name: String,
-    filters: BTreeSet<String>,
+    /// Filters that are topics.
+    topics: BTreeSet<String>,
+    /// Filters that may match many topics.
+    wildcards: BTreeSet<String>,
     out: mpsc::Sender<Delivery>,
 }
 
@@ -54,7 +59,8 @@ impl Hub {
         state.next += 1;
         let id = state.next;
         if !state.is_down {
-            state.clients.insert(id, Client { name: name.to_owned(), filters: BTreeSet::new(), out });
+            let (topics, wildcards) = (BTreeSet::new(), BTreeSet::new());
+            state.clients.insert(id, Client { name: name.to_owned(), topics, wildcards, out });
         }
         (id, deliveries)
     }
@@ -71,17 +77,49 @@ impl Hub {
         let mut state = self.lock();
         let State { clients, retained, .. } = &mut *state;
         let Some(client) = clients.get_mut(&id) else { return false };
-        client.filters.insert(filter.to_owned());
-        for (topic, payload) in retained.iter().filter(|(topic, _)| matches(topic, filter)) {
-            let kept = Delivery { topic: topic.clone(), payload: payload.clone(), retained: true };
-            client.send(kept);
+        let kept = |topic: &String, payload: &Bytes| {
+            let (topic, payload) = (topic.clone(), payload.clone());
+            Delivery { topic, payload, retained: true }
+        };
+        if filter.contains(['+', '#']) {
+            client.wildcards.insert(filter.to_owned());
+            for (topic, payload) in retained.iter().filter(|(topic, _)| matches(topic, filter)) {
+                client.send(kept(topic, payload));
+            }
+        } else {
+            client.topics.insert(filter.to_owned());
+            if let Some((topic, payload)) = retained.get_key_value(filter) {
+                client.send(kept(topic, payload));
+            }
+        }
+        if let Some(watcher) = &state.watcher {
+            // Whoever watched is gone only when the server ends.
+            drop(watcher.send(filter.to_owned()));
         }
         true
     }
 
+    /// What clients subscribe to from now on.
+    pub(in crate::mock_server) fn subscriptions(&self) -> mpsc::UnboundedReceiver<String> {
+        let (watcher, subscriptions) = mpsc::unbounded_channel();
+        self.lock().watcher = Some(watcher);
+        subscriptions
+    }
+
+    /// Removes what stays on a topic, and tells nobody.
+    pub(in crate::mock_server) fn forget(&self, topic: &str) {
+        self.lock().retained.remove(topic);
+    }
+
+    /// Tells whether somebody listens to a topic.
+    pub(in crate::mock_server) fn is_heard(&self, topic: &str) -> bool {
+        self.lock().clients.values().any(|client| client.listens(topic))
+    }
+
     pub(in crate::mock_server) fn unsubscribe(&self, id: u64, filter: &str) {
         if let Some(client) = self.lock().clients.get_mut(&id) {
-            client.filters.remove(filter);
+            client.topics.remove(filter);
+            client.wildcards.remove(filter);
         }
     }
 
@@ -96,8 +134,7 @@ impl Hub {
             Keep::Retained if payload.is_empty() => drop(state.retained.remove(topic)),
             Keep::Retained => drop(state.retained.insert(topic.to_owned(), payload.clone())),
         }
-        let listens = |client: &&Client| client.filters.iter().any(|filter| matches(topic, filter));
-        for client in state.clients.values().filter(listens) {
+        for client in state.clients.values().filter(|client| client.listens(topic)) {
             client.send(Delivery { topic: topic.to_owned(), payload: payload.clone(), retained: false });
         }
         true
@@ -124,6 +161,10 @@ impl Hub {
 }
 
 impl Client {
+    fn listens(&self, topic: &str) -> bool {
+        self.topics.contains(topic) || self.wildcards.iter().any(|filter| matches(topic, filter))
+    }
+
     /// Sends at quality of service 0: a client that does not keep up misses messages.
     fn send(&self, delivery: Delivery) {
         if self.out.try_send(delivery).is_err() {
@@ -174,6 +215,24 @@ mod tests {
 
         assert!(deliveries.try_recv().is_ok());
         assert!(deliveries.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_topic_is_heard_while_somebody_listens() {
+        let hub = Hub::default();
+        let mut subscriptions = hub.subscriptions();
+        let (client, _deliveries) = hub.connect("a");
+        for filter in ["peers/host/a/s", "host/#"] {
+            assert!(!hub.is_heard(filter));
+            assert!(hub.subscribe(client, filter));
+            assert_eq!(subscriptions.try_recv(), Ok(filter.to_owned()));
+        }
+
+        assert!(hub.is_heard("peers/host/a/s") && hub.is_heard("host/update/a/s") && !hub.is_heard("peers/host/b/s"));
+        hub.unsubscribe(client, "peers/host/a/s");
+        assert!(!hub.is_heard("peers/host/a/s"));
+        hub.disconnect(client);
+        assert!(!hub.is_heard("host/update/a/s"));
     }
 
     #[test]

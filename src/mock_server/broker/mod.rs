@@ -224,6 +224,8 @@ pub(super) struct Running {
     pub(super) link: Link,
     /// What hosts send.
     pub(super) incoming: mpsc::Receiver<Delivery>,
+    /// The filters of those who subscribe; nothing is known of a broker elsewhere.
+    pub(super) subscriptions: mpsc::UnboundedReceiver<String>,
     pub(super) task: JoinHandle<()>,
 }
 
@@ -241,7 +243,8 @@ impl Prepared {
                 let (client, connection) = outside::client(&broker, topics)?;
                 let (sender, incoming) = mpsc::channel(INCOMING);
                 let task = tokio::spawn(connection.run(sender));
-                Ok(Running { link: Link::Elsewhere(client), incoming, task })
+                let (_, subscriptions) = mpsc::unbounded_channel();
+                Ok(Running { link: Link::Elsewhere(client), incoming, subscriptions, task })
             }
             Self::Inside(listener) => {
                 let listener = tokio::net::TcpListener::from_std(listener).map_err(BrokerError::Listen)?;
@@ -250,9 +253,10 @@ impl Prepared {
                 for topic in &topics {
                     hub.subscribe(id, topic);
                 }
+                let subscriptions = hub.subscriptions();
                 let gate = Gate { hub: hub.clone(), admits, tls: TlsAcceptor::from(tls) };
                 let task = tokio::spawn(inside::serve(listener, gate, stop));
-                Ok(Running { link: Link::Inside(hub), incoming, task })
+                Ok(Running { link: Link::Inside(hub), incoming, subscriptions, task })
             }
         }
     }
