@@ -70,6 +70,8 @@ pub(super) struct Obeyed {
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) after: After,
+    /// What to say to whoever ordered it, once everybody can see it.
+    pub(super) answer: Option<(oneshot::Sender<Reply>, Reply)>,
     pub(super) outcome: Outcome,
     /// What a round did.
     pub(super) sync: Option<SyncReport>,
@@ -105,9 +107,7 @@ pub(super) fn carry_out(
             Errand::Act(action, pushed) => act(&mut work, action, pushed).await,
             Errand::Obey(Order { command, reply }) => {
                 let (done, answer) = obey(&mut work, command).await;
-                // Whoever asked may have gone.
-                drop(reply.send(answer));
-                done
+                Done { answer: Some((reply, answer)), ..done }
             }
             Errand::Restore => done(work.restore().await.map(|_| Outcome::InOrder)),
         };
@@ -248,7 +248,7 @@ fn done(result: Result<Outcome, MembershipError>) -> Done {
             outcome_of(&error)
         }
     };
-    Done { after: After::GoOn, outcome, sync: None }
+    Done { after: After::GoOn, answer: None, outcome, sync: None }
 }
 
 fn outcome_of(error: &MembershipError) -> Outcome {

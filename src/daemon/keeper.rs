@@ -278,7 +278,7 @@ impl Keeper {
 
     /// Takes the work back, and tells the session how it went.
     fn finish(&mut self, work: Box<Work>, done: Done) -> After {
-        let Done { after, outcome, sync } = done;
+        let Done { after, answer, outcome, sync } = done;
         self.last_sync = sync.or(self.last_sync.take());
         self.interface.clone_from(&work.membership().interface);
         let switch = work.membership().switch;
@@ -297,6 +297,10 @@ impl Keeper {
         }
         self.listen();
         self.publish();
+        if let Some((reply, answer)) = answer {
+            // Whoever asked may have gone.
+            drop(reply.send(answer));
+        }
         after
     }
 

@@ -3,12 +3,13 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
-use enroll_agent::mock_server::{Fault, Options, Trouble};
+use enroll_agent::mock_server::{Fault, Mistake, Options, Trouble};
+use serde_json::Value;
 
 use crate::{
     lab::{Case, Exit, Lab, eventually},
     status::{bad_gateway, membership, node_id, peers, report, stop, wait_for, wait_up},
-    world::{NOTICED, World, address, ended_with},
+    world::{DONE, NOTICED, World, address, ended_with},
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -17,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_configured_key_enrolls_by_itself_and_is_forgotten", a_configured_key_enrolls_by_itself),
         ("a_boot_without_the_server_brings_the_tunnel_up", a_boot_without_the_server),
         ("a_dead_key_does_an_enrolled_host_no_harm", a_dead_key_does_no_harm),
+        ("a_further_key_with_a_lost_answer_costs_one_use", a_further_key_with_a_lost_answer),
         ("a_key_that_is_refused_is_tried_again", a_key_that_is_refused_is_tried_again),
         ("a_server_that_forgot_everything_removes_nothing", a_server_that_forgot_everything),
         ("an_hour_without_the_server_costs_no_peer", an_hour_without_the_server),
@@ -95,6 +97,38 @@ fn a_dead_key_does_no_harm(lab: &mut Lab) -> Result<()> {
     wait_up(&world, &node)?;
     let registered = world.server.faults().observed().iter().filter(|seen| seen.path.contains("register")).count();
     assert_eq!(registered, 1, "the dead key was shown");
+    stop(&service)
+}
+
+fn a_further_key_with_a_lost_answer(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("one")?;
+    let world = World::new(lab)?;
+    let service = world.enrolled(&node, &world.key("team", &["office"], 1)?)?;
+    let further = world.key("more", &["plant-a"], 3)?;
+    let again = || node.run(world.agent(&node, &["join", "--json", "-"]).stdin(&*further), DONE);
+    // Like the real server, this one would take a use for every registration.
+    world.server.faults().set_mistakes([Mistake::SpendAgain]);
+    // It counts the key, says nothing, and is gone for whoever asks.
+    world.server.faults().inject(1, "/api/v1/host/register", Fault::DropAfterCommit);
+    world.server.faults().inject(1, "/api/v1/host", Fault::Delay(Duration::from_millis(1)));
+    world.server.faults().inject(usize::MAX, "/api/", bad_gateway());
+
+    // It goes through the service, which is killed meanwhile, and then finds the network by itself.
+    let asked = node.spawn(world.agent(&node, &["join", "-"]).stdin(&*further))?;
+    eventually("the use", NOTICED, || (world.uses_left("more").ok()? == 2).then_some(()))?;
+    service.kill()?;
+    asked.wait(DONE)?;
+    world.server.faults().clear();
+    world.server.faults().set_mistakes([Mistake::SpendAgain]);
+    let service = world.serve(&node, &[])?;
+    wait_for(&world, &node, "the network", |status| !status["networks"]["plant-a"].is_null())?;
+    let first: Value = serde_json::from_str(&again()?.stdout.join("\n"))?;
+    let second: Value = serde_json::from_str(&again()?.stdout.join("\n"))?;
+
+    assert_eq!(world.uses_left("more")?, 2, "{first} {second}");
+    assert_eq!(second["result"], "already-enrolled");
+    let saved = serde_json::to_string(&world.saved(&node)?)?;
+    assert!(!saved.contains(&further), "the key stays on disk");
     stop(&service)
 }
 

@@ -170,7 +170,7 @@ fn peers_that_could_not_be_applied_are_pulled() {
             actions = run_to(&mut session, now, Outcome::Synced { checked_in: true, recomputed: false }, 3).0;
         }
 
-        let round = actions.iter().copied().find(is_round).unwrap();
+        let round = actions.iter().copied().find(|action| is_round(*action)).unwrap();
         assert!(matches!(round, Action::Round(Talk { peers: Peers::Cached, .. })), "{outcome:?}: {round:?}");
     }
     let (mut session, now) = pushed();
@@ -397,7 +397,7 @@ fn pushed() -> (Session, Instant) {
     (session, now)
 }
 
-fn is_round(action: &Action) -> bool {
+fn is_round(action: Action) -> bool {
     matches!(action, Action::Round(_))
 }
 
