@@ -41,6 +41,8 @@ pub(super) struct Keeper {
     /// Connections from before a move are not to be used.
     reconnect: bool,
     rhythm: Rhythm,
+    /// What there was to see when the work last came back.
+    seen: Status,
     server: Server,
     /// `None` while the owner wants the interface down.
     session: Option<Session>,
@@ -116,6 +118,7 @@ impl Keeper {
             pushed: None,
             reconnect: false,
             rhythm,
+            seen: work.recent_status(),
             server: work.membership().server.clone(),
             session: None,
             started: Some(started),
@@ -283,6 +286,7 @@ impl Keeper {
         self.interface.clone_from(&work.membership().interface);
         let switch = work.membership().switch;
         let rotating = work.is_rotating();
+        self.seen = work.recent_status();
         self.hand = Hand::Idle(work);
         if let Some(started) = self.started.take() {
             let _ = started.send(());
@@ -354,10 +358,8 @@ impl Keeper {
     }
 
     fn publish(&mut self) {
-        let contact = self.contact();
-        if let Hand::Idle(work) = &self.hand {
-            self.board.show(Status { contact, ..work.recent_status() });
-        }
+        let status = Status { contact: self.contact(), ..self.seen.clone() };
+        self.board.show(status);
     }
 
     fn contact(&mut self) -> Option<Contact> {

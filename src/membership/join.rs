@@ -141,7 +141,7 @@ async fn story(
         Ok(entered) => entered?,
         Err(_) => return Err(timed_out(work, timeout)),
     };
-    let complete = await_networks(work, expected, deadline, patience, watch).await?;
+    let complete = await_networks(work, greeting, expected, deadline, patience, watch).await?;
     work.name_relays().await;
     if complete {
         return Ok(());
@@ -316,12 +316,17 @@ pub(super) async fn further(
 /// Returns whether any network was assigned by the deadline.
 async fn await_networks(
     work: &mut Work,
+    greeting: Greeting,
     expected: Option<BTreeSet<NetworkName>>,
     deadline: Instant,
     patience: Instant,
     watch: &mut Watch<'_>,
 ) -> Result<bool, MembershipError> {
-    let mut joining = Joining::new(expected);
+    let before = match greeting {
+        Greeting::Further => work.assignment().nodes.into_keys().collect(),
+        Greeting::Again | Greeting::New | Greeting::Offline => BTreeSet::new(),
+    };
+    let mut joining = Joining::new(expected, before);
     let mut freshness = Freshness::Recomputed;
     let started = clock::now();
     loop {

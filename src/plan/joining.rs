@@ -10,6 +10,8 @@ use crate::model::{Assignment, NetworkName};
 /// Watches the pulls of a joining host.
 #[derive(Debug)]
 pub struct Joining {
+    /// Networks that the host had before a further key was redeemed.
+    before: BTreeSet<NetworkName>,
     empty_pulls: u32,
     /// Networks the server announced; `None` when it does not speak the extension.
     expected: Option<BTreeSet<NetworkName>>,
@@ -29,9 +31,10 @@ pub enum Verdict {
 }
 
 impl Joining {
-    /// Starts watching; `expected` are the networks the server announced, if it did.
-    pub fn new(expected: Option<BTreeSet<NetworkName>>) -> Self {
-        Self { empty_pulls: 0, expected, last: None }
+    /// Starts watching; `expected` are the networks the server announced, if it did, and `before` those that the host
+    /// had when a further key was redeemed.
+    pub fn new(expected: Option<BTreeSet<NetworkName>>, before: BTreeSet<NetworkName>) -> Self {
+        Self { before, empty_pulls: 0, expected, last: None }
     }
 
     /// Judges what a pull brought at `now`: done when every announced network is there, or when two pulls at least
@@ -50,7 +53,13 @@ impl Joining {
         match &self.last {
             Some((last, since)) if last.nodes == pulled.nodes && last.leaving == pulled.leaving => {
                 let passed = now.saturating_duration_since(*since);
-                if passed >= AGREEMENT { Verdict::Done } else { Verdict::Again(AGREEMENT.saturating_sub(passed)) }
+                // A server makes the nodes of a further key a moment after its answer.
+                let brings_nothing = pulled.nodes.keys().all(|name| self.before.contains(name));
+                let agreement = if brings_nothing { FURTHER_PATIENCE } else { AGREEMENT };
+                match agreement.saturating_sub(passed) {
+                    Duration::ZERO => Verdict::Done,
+                    left => Verdict::Again(left.min(AGREEMENT)),
+                }
             }
             None | Some(_) => {
                 self.last = Some((pulled.clone(), now));
@@ -62,6 +71,9 @@ impl Joining {
 
 /// Two pulls this far apart that agree are believed.
 const AGREEMENT: Duration = Duration::from_millis(500);
+
+/// How long a further key may seem to bring nothing before that is believed.
+const FURTHER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Delay after the first pull without nodes; doubles up to [`LAST_DELAY`].
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -78,7 +90,7 @@ mod tests {
     #[test]
     fn two_pulls_half_a_second_apart_that_agree_are_enough() {
         let start = start();
-        let mut joining = Joining::new(None);
+        let mut joining = Joining::new(None, BTreeSet::new());
 
         assert_eq!(joining.judge(&with(&["office"]), start), Verdict::AgainFresh(AGREEMENT));
         let soon = joining.judge(&with(&["office"]), start + Duration::from_millis(200));
@@ -89,7 +101,7 @@ mod tests {
     #[test]
     fn a_network_that_comes_later_starts_the_count_again() {
         let start = start();
-        let mut joining = Joining::new(None);
+        let mut joining = Joining::new(None, BTreeSet::new());
         joining.judge(&with(&["office"]), start);
 
         let later = start + AGREEMENT;
@@ -99,7 +111,7 @@ mod tests {
 
     #[test]
     fn waits_longer_and_longer_for_the_first_node() {
-        let mut joining = Joining::new(None);
+        let mut joining = Joining::new(None, BTreeSet::new());
 
         let delays: Vec<_> = (0..8).map(|_| joining.judge(&with(&[]), start())).collect();
 
@@ -108,8 +120,24 @@ mod tests {
     }
 
     #[test]
+    fn a_further_key_is_given_time_to_bring_something() {
+        let start = start();
+        let mut joining = Joining::new(None, BTreeSet::from(["office".parse().unwrap()]));
+        joining.judge(&with(&["office"]), start);
+
+        let soon = start + AGREEMENT;
+        assert_eq!(joining.judge(&with(&["office"]), soon), Verdict::Again(AGREEMENT));
+        assert_eq!(joining.judge(&with(&["office", "plant-a"]), soon), Verdict::AgainFresh(AGREEMENT));
+        assert_eq!(joining.judge(&with(&["office", "plant-a"]), soon + AGREEMENT), Verdict::Done);
+        let mut same = Joining::new(None, BTreeSet::from(["office".parse().unwrap()]));
+        same.judge(&with(&["office"]), start);
+        assert_eq!(same.judge(&with(&["office"]), start + FURTHER_PATIENCE), Verdict::Done);
+    }
+
+    #[test]
     fn an_announcing_server_is_believed_at_once() {
-        let mut joining = Joining::new(Some(BTreeSet::from(["office".parse().unwrap(), "plant-a".parse().unwrap()])));
+        let mut joining =
+            Joining::new(Some(["office", "plant-a"].map(|name| name.parse().unwrap()).into()), BTreeSet::new());
 
         assert_ne!(joining.judge(&with(&["office"]), start()), Verdict::Done);
         assert_eq!(joining.judge(&with(&["office", "plant-a"]), start()), Verdict::Done);
