@@ -10,7 +10,7 @@ use rustls::{
 use tokio::sync::{mpsc, watch};
 
 use super::{BrokerError, Elsewhere, hub::Delivery};
-use crate::control::seal::random;
+use crate::control::{seal::random, wire::BrokerAddress};
 
 /// The sending half.
 #[derive(Clone)]
@@ -96,30 +96,22 @@ fn delivery(publish: Publish) -> Option<Delivery> {
     Some(Delivery { topic: String::from_utf8(topic.into()).ok()?, payload, retained: retain })
 }
 
-/// Understands the schemes that the hosts' own library does.
 fn options(url: &str, ca_pem: Option<&str>) -> Result<MqttOptions, BrokerError> {
     let bad = || BrokerError::Url(url.to_owned());
-    let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
     let name = format!("server{}", data_encoding::HEXLOWER.encode(&random::<8>()));
-    let broker = |default: u16| {
-        let authority = rest.split('/').next().unwrap_or_default();
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| bad())?),
-            Some(_) | None => (authority, default),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        if host.is_empty() { Err(bad()) } else { Ok((host.to_owned(), port)) }
-    };
-    match scheme {
-        "tcp" | "mqtt" => Ok(MqttOptions::new(name, broker(1883)?)),
-        "ssl" | "tls" | "mqtts" | "mqtt+ssl" | "tcps" => {
-            let mut options = MqttOptions::new(name, broker(8883)?);
+    match url.parse().map_err(|_| bad())? {
+        BrokerAddress::Tcp { host, port } => Ok(MqttOptions::new(name, (host, port))),
+        BrokerAddress::Tls { host, port } => {
+            let mut options = MqttOptions::new(name, (host, port));
             options.set_transport(Transport::tls_with_config(trust(ca_pem)?.into()));
             Ok(options)
         }
-        "ws" => Ok(MqttOptions::new(name, rumqttc::Broker::websocket(url).map_err(|_| bad())?)),
-        "wss" => MqttOptions::websocket_with_tls_config(name, url, trust(ca_pem)?.into()).map_err(|_| bad()),
-        _ => Err(bad()),
+        BrokerAddress::WebSocket(url) => {
+            Ok(MqttOptions::new(name, rumqttc::Broker::websocket(url).map_err(|_| bad())?))
+        }
+        BrokerAddress::WebSocketTls(url) => {
+            MqttOptions::websocket_with_tls_config(name, url, trust(ca_pem)?.into()).map_err(|_| bad())
+        }
     }
 }
 
