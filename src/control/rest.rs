@@ -134,6 +134,14 @@ impl Rest {
         self.unwrap(self.send(request).await?).await
     }
 
+    /// Tells the server which gateway a node of ours chose; `None` goes without one.
+    pub async fn choose_gateway(&self, node_id: Uuid, gateway: Option<Uuid>) -> Result<(), RestError> {
+        let chosen = gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
+        let choice = serde_json::json!({ "auto_relay_gw_id": chosen });
+        let path = format!("/api/v1/node/{node_id}/auto_relay_me");
+        self.confirm(self.request(Method::PUT, &path).json_body(&choice)?).await
+    }
+
     /// Leaves one network at once.
     pub async fn leave_network(&self, network: &NetworkName, node_id: Uuid) -> Result<(), RestError> {
         let path = format!("/api/nodes/{network}/{node_id}");

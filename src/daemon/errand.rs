@@ -122,6 +122,10 @@ async fn act(work: &mut Work, action: Action, pushed: Option<Box<wire::HostPeerU
         Action::Observe => done(work.restore().await.map(|_| Outcome::InOrder)),
         Action::Rotate => done(work.rotate_key().await.map(|()| synced(true, true))),
         Action::Round(talk) => round(work, talk).await,
+        Action::SelectGateway => match work.select_gateways().await {
+            Ok(round) => Done { sync: Some(written(round)), ..done(Ok(synced(false, true))) },
+            Err(error) => done(Err(error)),
+        },
         Action::SetAside => {
             if let Err(error) = work.set_aside().await {
                 tracing::error!(error = %describe(&error), "a deleted membership is not quite gone");

@@ -273,7 +273,7 @@ impl Keeper {
                 let pushed = self.pushed.take();
                 self.start(Errand::Act(action, pushed));
             }
-            Action::Observe | Action::Rotate | Action::Round(_) | Action::SetAside => {
+            Action::Observe | Action::Rotate | Action::Round(_) | Action::SelectGateway | Action::SetAside => {
                 self.start(Errand::Act(action, None));
             }
         }

@@ -4,6 +4,7 @@
 
 mod error;
 mod found;
+mod gateway;
 mod glance;
 mod join;
 mod leave;

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod diff;
+mod gateway;
 mod joining;
 mod routes;
 mod session;
@@ -11,6 +12,7 @@ mod target;
 
 pub use backoff::{MAX_DELAY, backoff};
 pub use diff::{Change, diff};
+pub use gateway::choose_gateway;
 pub use joining::{Joining, Verdict};
 pub use session::{Action, Deadline, Event, Hint, Outcome, Peers, Session, Talk, Trouble, Why};
 pub use spread::spread;

@@ -3,13 +3,13 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use enroll_agent::mock_server::{Fault, Repeat, Scheme, Trouble};
+use enroll_agent::mock_server::{Broker, Edition, Fault, Inside, Login, NewKey, Options, Repeat, Scheme, Trouble};
 use serde_json::{Value, json};
 
 use crate::{
     lab::{Case, Exit, Lab, eventually},
     status::{footprint, host_id, membership, node_id, peers, report, stop, wait_for, wait_pushed, with_broker},
-    world::{DONE, NOTICED, World, address},
+    world::{DONE, NOTICED, World, address, new_key},
 };
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -20,6 +20,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("keys_rotate_by_command_and_by_the_server", keys_rotate),
         ("a_rotation_survives_a_kill", a_rotation_survives_a_kill),
         ("a_relay_assigned_later_is_taken", a_relay_assigned_later_is_taken),
+        ("the_nearest_gateway_is_chosen_where_the_server_leaves_it", the_nearest_gateway_is_chosen),
         ("networks_come_and_go_by_the_administrator", networks_come_and_go),
         ("what_an_administrator_edits_is_taken_over", what_an_administrator_edits),
         ("messages_that_come_again_change_nothing", messages_that_come_again),
@@ -158,6 +159,27 @@ fn a_relay_assigned_later_is_taken(lab: &mut Lab) -> Result<()> {
     wait_for(&world, &two, "the direct way", |status| status["networks"]["office"]["relay"].is_null())?;
     stop(&service)?;
     stop(&relay)
+}
+
+fn the_nearest_gateway_is_chosen(lab: &mut Lab) -> Result<()> {
+    let (one, two) = (lab.node("one")?, lab.node("two")?);
+    let inside = Inside { listen: (Lab::V4, 0).into(), scheme: Scheme::Mqtt, login: Login::Shared };
+    let broker = Some(Broker::Inside(inside));
+    let world = World::with(lab, Options { broker, edition: Edition::Pro, ..Options::default() })?;
+    let gateway = world.enrolled(&one, &world.key("team", &["office"], 1)?)?;
+    let gateway_node = node_id(&wait_pushed(&world, &one)?)?;
+    world.server.make_gateway("office", gateway_node, &[])?;
+    let choosing = NewKey { auto_assign_gateway: true, ..new_key("choosing", &["office"]) };
+
+    let service = world.enrolled(&two, world.server.create_key(choosing)?.token.expose())?;
+
+    let status = wait_for(&world, &two, "the choice", |status| {
+        let office = &status["networks"]["office"];
+        office["relay"]["node_id"] == gateway_node.to_string() && office["relay_effective"] == true
+    })?;
+    assert_eq!(status["networks"]["office"]["relay_choice"], "automatic");
+    stop(&service)?;
+    stop(&gateway)
 }
 
 fn networks_come_and_go(lab: &mut Lab) -> Result<()> {

@@ -4,7 +4,7 @@ mod error;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroU16,
 };
 
@@ -137,6 +137,41 @@ pub fn name_relays(assignment: &mut Assignment, peers: &wire::PeerInfo) {
         relay.name = Some(entry.name.chars().filter(|character| !character.is_control()).take(253).collect());
         relay.address = entry.address.parse().ok();
     }
+}
+
+/// A gateway that a node of ours may choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Where it answers probes.
+    pub address: SocketAddr,
+    /// Its node.
+    pub node_id: Uuid,
+}
+
+/// Returns the gateways to choose from, by network; `peers` tells which of them is which peer.
+///
+/// One that is no peer now, as behind the relay in use, is asked at its overlay address.
+pub fn candidates(pull: &wire::HostPull, peers: &wire::PeerInfo) -> BTreeMap<NetworkName, Vec<Candidate>> {
+    let port = u16::try_from(pull.server_config.metrics_port).ok().filter(|port| *port != 0).unwrap_or(PROBE_PORT);
+    let entries = peers.network_peers.iter().flatten().flat_map(|(_, peers)| peers);
+    let keys: BTreeMap<Uuid, PublicKey> =
+        entries.filter_map(|(key, entry)| Some((entry.id.parse().ok()?, key.parse().ok()?))).collect();
+    let endpoints: BTreeMap<PublicKey, IpAddr> = pull
+        .peers
+        .iter()
+        .flatten()
+        .filter_map(|peer| Some((peer.public_key.into(), peer.endpoint.as_ref()?.to_socket().ok()??.ip())))
+        .collect();
+    let candidate = |node: &wire::Node| {
+        let overlay = || [&node.address, &node.address6].into_iter().find_map(|net| net.to_net().ok()?);
+        let endpoint = keys.get(&node.id).and_then(|key| endpoints.get(key)).copied();
+        let address = endpoint.or_else(|| Some(overlay()?.addr()))?;
+        Some(Candidate { address: SocketAddr::new(address, port), node_id: node.id })
+    };
+    let listed = pull.gateway_nodes.iter().flatten();
+    listed
+        .filter_map(|(name, nodes)| Some((name.parse().ok()?, nodes.iter().filter_map(candidate).collect())))
+        .collect()
 }
 
 fn refuse_foreign(host_id: Uuid, identity: &Identity) -> Result<(), AssignmentError> {
@@ -276,6 +311,9 @@ fn shown(net: &wire::IpNet) -> String {
     let address = net.ip.0.map_or_else(|| "(none)".to_owned(), |ip| ip.to_string());
     format!("{address} with mask {}", data_encoding::HEXLOWER.encode(net.mask.as_slice()))
 }
+
+/// Where hosts answer each other's probes unless the server says otherwise (protocol page, "LAN endpoint detection").
+const PROBE_PORT: u16 = 51821;
 
 /// An overlay network that claims more of the internet than this is a mistake, or worse.
 const WIDEST_NETWORK: u8 = 8;

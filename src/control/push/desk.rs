@@ -158,7 +158,8 @@ fn hint(action: &HostAction) -> Option<Hint> {
         HostAction::JoinHostToNetwork => Some(Hint::Join),
         HostAction::RequestAck => Some(Hint::Acknowledge),
         HostAction::RequestPull => Some(Hint::Pull),
-        HostAction::CheckAutoAssignGateway | HostAction::SignalPull | HostAction::UpdateHost => Some(Hint::Look),
+        HostAction::CheckAutoAssignGateway => Some(Hint::SelectGateway),
+        HostAction::SignalPull | HostAction::UpdateHost => Some(Hint::Look),
         HostAction::UpdateKeys => Some(Hint::RotateKeys),
         HostAction::Ack
         | HostAction::CheckIn

@@ -42,6 +42,7 @@ pub struct Session {
 #[derive(Clone, Copy, Debug, Default)]
 struct Wishes {
     give_up: bool,
+    select: bool,
     take_in: bool,
 }
 
@@ -81,6 +82,8 @@ pub enum Hint {
     Pull,
     /// Make a new WireGuard key.
     RotateKeys,
+    /// Choose the nearest gateway.
+    SelectGateway,
     /// Update yourself; only shown to people.
     Upgrade,
 }
@@ -132,6 +135,8 @@ pub enum Action {
     Rotate,
     /// Talk to the server.
     Round(Talk),
+    /// Measure the gateways and choose.
+    SelectGateway,
     /// The server deleted this host: remove the interface, keep the identity aside.
     SetAside,
     /// Apply the peers that were pushed.
@@ -286,7 +291,7 @@ impl Session {
     }
 
     fn next(&mut self, now: Instant) -> Option<Action> {
-        let Wishes { give_up, take_in } = &mut self.wishes;
+        let Wishes { give_up, select, take_in } = &mut self.wishes;
         if *give_up {
             return Some(Action::SetAside);
         }
@@ -299,6 +304,10 @@ impl Session {
         }
         if self.contact.may_talk(now) && self.rotation.due().is_some_and(|due| due <= now) {
             return Some(Action::Rotate);
+        }
+        if *select && self.contact.may_talk(now) {
+            *select = false;
+            return Some(Action::SelectGateway);
         }
         let Round { check_in, peers } = self.contact.due(now)?;
         Some(Action::Round(Talk { check_in, peers, prove: self.deletion.is_announced() }))
@@ -318,6 +327,7 @@ impl Session {
             Hint::Look => self.contact.hinted(now, false),
             Hint::Pull => self.contact.hinted(now, true),
             Hint::RotateKeys => self.rotation.asked(now),
+            Hint::SelectGateway => self.wishes.select = true,
             Hint::Upgrade => {}
         }
         None
@@ -344,7 +354,7 @@ impl Session {
                 self.failures_here = self.failures_here.saturating_add(1);
                 let wait = super::backoff(self.failures_here, random, None);
                 self.observe = now + wait;
-                if matches!(ended, Some(Action::Rotate | Action::Round(_))) {
+                if matches!(ended, Some(Action::Rotate | Action::Round(_) | Action::SelectGateway)) {
                     // Whatever the server wants cannot be done here yet.
                     self.contact.failed(now, wait, None);
                 }

@@ -344,6 +344,7 @@ fn step() -> impl Strategy<Value = (Event, Duration, u8)> {
             Hint::Look,
             Hint::Pull,
             Hint::RotateKeys,
+            Hint::SelectGateway,
             Hint::Upgrade
         ])
         .prop_map(Event::Hinted),
@@ -414,7 +415,7 @@ fn any_failure() -> Event {
 }
 
 fn is_talk(action: Action) -> bool {
-    matches!(action, Action::Round(_) | Action::Rotate)
+    matches!(action, Action::Round(_) | Action::Rotate | Action::SelectGateway)
 }
 
 #[expect(clippy::disallowed_methods, reason = "an arbitrary point in time")]
