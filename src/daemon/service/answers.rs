@@ -13,7 +13,7 @@ use crate::{
     },
     ipc::{Answer, Call, Failure, JoinOrder, Request, Rights},
     membership::{JoinRequest, MembershipError},
-    model::{Class, NetworkName, Server, Status, Token},
+    model::{Broken, Class, NetworkName, Server, Status, Token},
 };
 
 impl Service {
@@ -165,8 +165,15 @@ impl Service {
             task.abort();
             self.board.enroll(&server, None);
         } else if self.in_hand.contains(&server) {
-            let message = format!("the membership with {server} is being worked on");
-            return self.refuse(call, Failure { class: Class::Temporary, message });
+            let broken = self.board.report().broken.into_iter().find(|broken| broken.server == server.to_string());
+            let failure = match broken {
+                Some(Broken { error, server: _ }) => Failure { class: error.class, message: error.message },
+                None => {
+                    let message = format!("the membership with {server} is being worked on");
+                    Failure { class: Class::Temporary, message }
+                }
+            };
+            return self.refuse(call, failure);
         }
         self.in_hand.insert(server.clone());
         let backend = backend.or(self.settings.backend);
