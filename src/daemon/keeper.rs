@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::LocalBoxFuture;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -17,9 +16,10 @@ use super::{
     board::Board,
     clock,
     errand::{After, Command, Done, Errand, Obeyed, Order, carry_out},
+    hand::{Broker, Hand},
 };
 use crate::{
-    control::{Access, Push, Pushed, wire},
+    control::{Pushed, wire},
     membership::{MembershipError, Work},
     model::{Contact, InterfaceName, NextStep, PushState, Server, Status, Switch, SyncReport},
     plan::{Action, Deadline, Event, Hint, Outcome, Session, Why},
@@ -41,6 +41,8 @@ pub(super) struct Keeper {
     /// Connections from before a move are not to be used.
     reconnect: bool,
     rhythm: Rhythm,
+    /// A new key waits to be confirmed.
+    rotating: bool,
     /// What there was to see when the work last came back.
     seen: Status,
     server: Server,
@@ -82,22 +84,6 @@ pub(super) enum Message {
     Touched(Rc<BTreeSet<String>>),
 }
 
-/// Where the work is.
-enum Hand {
-    /// The future ends early if its interrupter is used.
-    Busy(LocalBoxFuture<'static, (Box<Work>, Done)>, oneshot::Sender<()>),
-    Idle(Box<Work>),
-    /// Only while it changes hands.
-    Moving,
-}
-
-/// The server's broker.
-struct Broker {
-    access: Option<Access>,
-    connection: Option<Push>,
-    state: PushState,
-}
-
 impl Keeper {
     /// Takes `work` over; the interface is put in order first, which `started` is told.
     pub(super) fn new(
@@ -118,6 +104,7 @@ impl Keeper {
             pushed: None,
             reconnect: false,
             rhythm,
+            rotating: false,
             seen: work.recent_status(),
             server: work.membership().server.clone(),
             session: None,
@@ -285,8 +272,12 @@ impl Keeper {
         self.last_sync = sync.or(self.last_sync.take());
         self.interface.clone_from(&work.membership().interface);
         let switch = work.membership().switch;
-        let rotating = work.is_rotating();
+        self.rotating = work.is_rotating();
         self.seen = work.recent_status();
+        if let Some(session) = &mut self.session {
+            // First, so that a key that was just confirmed is not made once more.
+            session.set_rotating(self.rotating, clock::now());
+        }
         self.hand = Hand::Idle(work);
         if let Some(started) = self.started.take() {
             let _ = started.send(());
@@ -295,9 +286,6 @@ impl Keeper {
             self.switch(switch, First::After(Duration::ZERO), outcome);
         } else {
             self.tell(Event::Ended(outcome));
-        }
-        if let Some(session) = &mut self.session {
-            session.set_rotating(rotating, clock::now());
         }
         self.listen();
         self.publish();
@@ -321,7 +309,9 @@ impl Keeper {
                     First::After(wait) => wait,
                     First::Joined => self.rhythm.poll,
                 };
-                self.session = Some(Session::new(clock::now(), after, self.rhythm.poll));
+                let mut session = Session::new(clock::now(), after, self.rhythm.poll);
+                session.set_rotating(self.rotating, clock::now());
+                self.session = Some(session);
                 if let First::Joined = first {
                     self.tell(Event::Ended(Outcome::Synced { checked_in: true, recomputed: true }));
                 }
@@ -379,29 +369,6 @@ impl Keeper {
             since: self.online.1,
             upgrade_requested: self.upgrade_requested,
         })
-    }
-}
-
-impl Hand {
-    /// Waits for the work to come back; for ever while it is here.
-    async fn back(&mut self) -> (Box<Work>, Done) {
-        match self {
-            Self::Busy(errand, _) => errand.await,
-            Self::Idle(_) | Self::Moving => std::future::pending().await,
-        }
-    }
-}
-
-impl Broker {
-    async fn next(&mut self) -> Pushed {
-        match &mut self.connection {
-            Some(connection) => connection.next().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn close(&mut self) {
-        *self = Self { access: None, connection: None, state: PushState::Absent };
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a server asks of a serving agent, over its broker or by what a pull says.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context, Result};
 use enroll_agent::mock_server::{Broker, Edition, Fault, Inside, Login, NewKey, Options, Repeat, Scheme, Trouble};
@@ -135,6 +135,11 @@ fn a_rotation_survives_a_kill(lab: &mut Lab) -> Result<()> {
     let after = wait_for(&world, &node, "the new key", |status| status["public_key"] != before)?;
     let known = enroll_agent::model::PublicKey::from(world.server.hosts()?[0].public_key).to_string();
     assert_eq!(after["public_key"].as_str(), Some(known.as_str()));
+    let observed = world.server.faults().observed();
+    let updates = observed.iter().filter_map(|seen| serde_json::from_slice::<Value>(&seen.body).ok());
+    let announced = updates.filter(|update| update["Action"] == "UPDATE_HOST");
+    let keys: BTreeSet<_> = announced.map(|update| update["Host"]["publickey"].to_string()).collect();
+    assert_eq!(keys.len(), 1, "one wish, one key");
     stop(&service)
 }
 
