@@ -100,11 +100,6 @@ impl Work {
         }
     }
 
-    /// Why the last round failed; `None` after a good one.
-    pub fn last_error(&self) -> Option<&ErrorReport> {
-        self.error.as_ref()
-    }
-
     /// The membership as it is saved.
     pub fn membership(&self) -> &Membership {
         &self.membership

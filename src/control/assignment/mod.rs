@@ -35,11 +35,6 @@ pub fn server_facts(config: &wire::ServerConfig) -> ServerFacts {
     ServerFacts { api: config.api.parse().ok(), name: printable(&config.server), version: printable(&config.version) }
 }
 
-/// Returns the names of the networks that a pull lists, usable or not.
-pub fn network_names(pull: &wire::HostPull) -> BTreeSet<NetworkName> {
-    pull.nodes.iter().flatten().filter(|node| !is_leaving(node)).filter_map(|node| node.network.parse().ok()).collect()
-}
-
 /// Checks a pull for the host of `identity`.
 ///
 /// # Errors

@@ -214,11 +214,6 @@ impl Session {
         self.contact.is_online()
     }
 
-    /// How many rounds failed in a row.
-    pub fn failures(&self) -> u32 {
-        self.contact.failures()
-    }
-
     /// When something is due next; `None` while work is under way.
     pub fn deadline(&self) -> Option<Deadline> {
         if self.busy.is_some() {
