@@ -14,7 +14,7 @@ use nix::{
     sys::utsname,
 };
 
-use crate::model::{Facts, InterfaceName};
+use crate::model::{Facts, InterfaceName, Neighbour};
 
 /// Gathers the facts; what cannot be read is left empty. Interfaces whose name starts with one of `ours` are skipped.
 pub fn gather(ours: &[&str]) -> Facts {
@@ -48,10 +48,33 @@ pub fn is_inner(name: &str) -> bool {
     ["docker", "br-", "veth", "virbr", "cni", "flannel"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Returns the networks on this machine's interfaces other than `own`.
-pub fn networks(own: &InterfaceName) -> Vec<IpNet> {
+/// Returns the networks on this machine's interfaces other than `own`, with this machine's addresses in them.
+pub fn networks(own: &InterfaceName) -> Vec<Neighbour> {
     let Ok(all) = ifaddrs::getifaddrs() else { return Vec::new() };
-    all.filter(|entry| entry.interface_name != own.as_str()).filter_map(|entry| network(&entry)).collect()
+    let others = all.filter(|entry| entry.interface_name != own.as_str());
+    others.filter_map(|entry| Some(Neighbour { net: network(&entry)?, interface: entry.interface_name })).collect()
+}
+
+/// Returns where this machine asks for names; a stub on this machine itself is replaced by those that it asks.
+pub fn name_servers() -> Vec<IpAddr> {
+    let listed = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"].iter().flat_map(|path| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        name_servers_in(&text).collect::<Vec<_>>()
+    });
+    let mut servers: Vec<IpAddr> = listed.filter(|ip| !ip.is_loopback()).collect();
+    servers.sort();
+    servers.dedup();
+    servers
+}
+
+/// Reads the `nameserver` lines of resolv.conf(5).
+fn name_servers_in(text: &str) -> impl Iterator<Item = IpAddr> {
+    let address = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let address = (words.next() == Some("nameserver")).then(|| words.next()).flatten()?;
+        address.split('%').next()?.parse().ok()
+    };
+    text.lines().filter_map(address)
 }
 
 /// Returns the first UDP port from `first` upward that is free on this machine now.
@@ -140,6 +163,15 @@ mod tests {
         assert_eq!(os_release_field(text, "ID"), "debian");
         assert_eq!(os_release_field(text, "VERSION_ID"), "12");
         assert_eq!(os_release_field(text, "VARIANT"), "");
+    }
+
+    #[test]
+    fn reads_name_servers_with_and_without_an_interface() {
+        let text = "# by hand\nnameserver 192.0.2.53\n nameserver fe80::1%eth0\nsearch example.net\nnameserver x\n";
+
+        let found: Vec<IpAddr> = name_servers_in(text).collect();
+
+        assert_eq!(found, ["192.0.2.53".parse::<IpAddr>().unwrap(), "fe80::1".parse().unwrap()]);
     }
 
     #[test]

@@ -4,14 +4,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
     pin::pin,
     task::{Context, Poll, Waker},
 };
 
 use enroll_agent::{
     link::{Link, Memory},
-    model::{Device, LinkState, Observation, Peer, PresharedKey, PrivateKey, PublicKey},
+    model::{Device, Family, LinkState, Observation, Peer, PresharedKey, PrivateKey, PublicKey, Route, Rule, Table},
     plan::{Change, diff, settle},
 };
 use ipnet::IpNet;
@@ -94,8 +94,10 @@ proptest! {
 fn device() -> impl Strategy<Value = Device> {
     let peers = collection::vec((0..6_u8, peer()), 0..6);
     let scalars = (option::of(1..4_u16), 1280..1283_u16, 0..3_u8, any::<bool>());
-    let nets = || collection::btree_set(net(), 0..4);
-    (nets(), nets(), peers, scalars).prop_map(|(addresses, routes, listed, (port, mtu, key, up))| {
+    let policy = (collection::btree_set(route(), 0..4), collection::btree_set(rule(), 0..4), option::of(1..3_u32));
+    let addresses = collection::btree_set(net(), 0..4);
+    (addresses, policy, peers, scalars).prop_map(|(addresses, policy, listed, (port, mtu, key, up))| {
+        let (routes, rules, fwmark) = policy;
         let mut free = BTreeSet::new();
         let mut peers = BTreeMap::new();
         for (number, mut peer) in listed {
@@ -106,14 +108,35 @@ fn device() -> impl Strategy<Value = Device> {
         }
         Device {
             addresses,
+            fwmark: fwmark.and_then(NonZeroU32::new),
             listen_port: port.and_then(NonZeroU16::new),
             mtu,
             peers,
             private_key: PrivateKey::from_bytes([key; 32]),
             routes: if up { routes } else { BTreeSet::new() },
+            rules,
             state: if up { LinkState::Up } else { LinkState::Down },
         }
     })
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    (net(), 0..3_u32, table()).prop_map(|(net, metric, table)| Route::new(net, NonZeroU32::new(metric), table))
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let ip = || (1..4_u8).prop_map(|last| IpAddr::from([192, 0, 2, last]));
+    let family = || prop_oneof![Just(Family::V4), Just(Family::V6)];
+    prop_oneof![
+        ip().prop_map(Rule::To),
+        (ip(), table()).prop_map(|(source, table)| Rule::From { source, table }),
+        family().prop_map(Rule::Specific),
+        family().prop_map(Rule::Unmarked),
+    ]
+}
+
+fn table() -> impl Strategy<Value = Table> {
+    prop_oneof![Just(Table::Main), Just(Table::Own)]
 }
 
 fn peer() -> impl Strategy<Value = Peer> {

@@ -206,6 +206,9 @@ fn hint(error: &MembershipError) -> Option<String> {
         MembershipError::NotEnrolled => "run `agent join <key>`",
         MembershipError::NotInNetwork(_) => "`agent status` lists its networks",
         MembershipError::NotServing(_) => "run `agent join` to serve it",
+        MembershipError::Overlap { .. } => {
+            "nothing was changed; free that range on this machine, or set `overlap` to skip-network or table"
+        }
         MembershipError::PortTaken(_) => "nothing was sent; choose another with --port, or stop whoever has it",
         MembershipError::Stopped => "run `agent join` again: it goes on where it stopped",
         MembershipError::Proof(_) => "this identity is used by another host; run `agent leave`, then join as a new one",

@@ -2,14 +2,21 @@
 
 use std::{num::NonZeroU16, path::PathBuf};
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::model::{Backend, InterfaceName, Secret};
+use crate::model::{Backend, InterfaceName, Overlap, Secret};
 
 /// Settings that flags, environment and file all know.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "snake_case")]
 pub struct Flags {
+    /// Let the server send all of this machine's traffic through a gateway [default: false]
+    #[arg(long, env = "ENROLL_AGENT_ACCEPT_DEFAULT_ROUTE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false")]
+    pub accept_default_route: Option<bool>,
+    /// Prefixes that networks and ranges behind peers have to lie in, separated by commas [default: any]
+    #[arg(long, env = "ENROLL_AGENT_ALLOWED_PREFIXES", value_name = "PREFIXES", value_delimiter = ',')]
+    pub allowed_prefixes: Option<Vec<IpNet>>,
     /// WireGuard implementation, instead of the kernel's if there is one
     #[arg(long, env = "ENROLL_AGENT_BACKEND", value_name = "kernel|userspace")]
     pub backend: Option<Backend>,
@@ -28,6 +35,9 @@ pub struct Flags {
     /// Name shown to the administrator [default: the machine's host name]
     #[arg(long, env = "ENROLL_AGENT_NAME")]
     pub name: Option<String>,
+    /// What becomes of a range that this machine uses already [default: skip-network]
+    #[arg(long, env = "ENROLL_AGENT_OVERLAP", value_name = "refuse|skip-network|table")]
+    pub overlap: Option<Overlap>,
     /// UDP port to listen on [default: 51821 or the next free one; the server may change it]
     #[arg(long, env = "ENROLL_AGENT_PORT")]
     pub port: Option<NonZeroU16>,

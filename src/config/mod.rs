@@ -251,7 +251,16 @@ fn shared(given: Flags, saved: Flags, path: &Path) -> Result<Shared, ConfigError
     Ok(Shared {
         backend: given.backend.or(saved.backend),
         interface: given.interface.or(saved.interface),
-        overrides: Overrides { ca_file, endpoint, listen_port, mtu, name: given.name.or(saved.name) },
+        overrides: Overrides {
+            accept_default_route: given.accept_default_route.or(saved.accept_default_route),
+            allowed_prefixes: given.allowed_prefixes.or(saved.allowed_prefixes),
+            ca_file,
+            endpoint,
+            listen_port,
+            mtu,
+            name: given.name.or(saved.name),
+            overlap: given.overlap.or(saved.overlap),
+        },
         timeout: Duration::from_secs(given.timeout.or(saved.timeout).unwrap_or(120).into()),
     })
 }

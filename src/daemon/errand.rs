@@ -257,7 +257,7 @@ fn done(result: Result<Outcome, MembershipError>) -> Done {
 
 fn outcome_of(error: &MembershipError) -> Outcome {
     match error {
-        MembershipError::Link(_) | MembershipError::PortTaken(_) => Outcome::Stuck,
+        MembershipError::Link(_) | MembershipError::Overlap { .. } | MembershipError::PortTaken(_) => Outcome::Stuck,
         MembershipError::Deleted(_) => Outcome::Failed { trouble: Trouble::Gone, retry_after: None },
         MembershipError::Assignment { .. }
         | MembershipError::Host { .. }

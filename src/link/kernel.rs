@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
     time::{Duration, SystemTime},
 };
 
@@ -99,11 +99,13 @@ impl Link for Kernel {
         let (peers, stats) = merge(reported.peers, now());
         let device = Device {
             addresses: self.netlink.addresses(index).await?,
+            fwmark: reported.fwmark.and_then(NonZeroU32::new),
             listen_port: reported.listen_port.and_then(NonZeroU16::new),
             mtu,
             peers,
             private_key: private_key.unwrap_or_else(PrivateKey::blank),
-            routes: self.netlink.routes(index).await?,
+            routes: self.netlink.routes(&self.name, index).await?,
+            rules: self.netlink.rules_of(&self.name).await?,
             state,
         };
         Ok(Some(Observation { device, stats }))
@@ -112,6 +114,7 @@ impl Link for Kernel {
     async fn apply(&mut self, changes: &[Change]) -> Result<(), LinkError> {
         for (class, run) in runs(changes) {
             if class == Class::Create {
+                self.netlink.remove_rules(&self.name).await?;
                 self.netlink.create_wireguard(&self.name).await?;
                 continue;
             }
@@ -130,8 +133,9 @@ impl Link for Kernel {
 
     async fn remove(&mut self) -> Result<(), LinkError> {
         if self.observe().await?.is_none() {
-            return Ok(());
+            return self.netlink.remove_rules(&self.name).await;
         }
+        self.netlink.remove_rules(&self.name).await?;
         match self.find().await? {
             Some(Found { index, .. }) => self.netlink.delete(index, &self.name).await,
             None => Ok(()),
@@ -157,14 +161,17 @@ fn update(changes: &[Change]) -> control::DeviceUpdate {
     changes.iter().fold(control::DeviceUpdate::new(), |update, change| match change {
         Change::AddPeer { public_key, peer } => pieces(*public_key, &none, peer).fold(update, add),
         Change::RemovePeer(public_key) => update.remove_peer_by_key(&control::Key(public_key.0)),
+        Change::SetFwmark(mark) => update.set_fwmark(mark.map_or(0, NonZeroU32::get)),
         Change::SetListenPort(port) => update.set_listen_port(port.map_or(0, NonZeroU16::get)),
         Change::SetPrivateKey(key) => update.set_private_key(control::Key(*key.as_bytes())),
         Change::UpdatePeer { have, public_key, want } => pieces(*public_key, have, want).fold(update, add),
         Change::AddAddress(_)
         | Change::AddRoute(_)
+        | Change::AddRule(_)
         | Change::CreateInterface
         | Change::RemoveAddress(_)
         | Change::RemoveRoute(_)
+        | Change::RemoveRule(_)
         | Change::SetMtu(_)
         | Change::SetState(_) => update,
     })

@@ -48,6 +48,7 @@ impl Memory {
             Change::AddAddress(address) => return insert(&mut device.addresses, *address, "address"),
             Change::AddPeer { public_key, peer } => return add_peer(device, *public_key, peer),
             Change::AddRoute(_) if device.state == LinkState::Down => return Err(Mistake::Down),
+            Change::AddRule(rule) => return insert(&mut device.rules, *rule, "rule"),
             Change::AddRoute(route) => return insert(&mut device.routes, *route, "route"),
             Change::CreateInterface => {}
             Change::RemoveAddress(address) => return remove(&mut device.addresses, address, "address"),
@@ -56,6 +57,8 @@ impl Memory {
                 return device.peers.remove(public_key).map(drop).ok_or(Mistake::Missing("peer"));
             }
             Change::RemoveRoute(route) => return remove(&mut device.routes, route, "route"),
+            Change::RemoveRule(rule) => return remove(&mut device.rules, rule, "rule"),
+            Change::SetFwmark(mark) => device.fwmark = *mark,
             Change::SetListenPort(port) => device.listen_port = *port,
             Change::SetMtu(mtu) => device.mtu = *mtu,
             Change::SetPrivateKey(key) => device.private_key.clone_from(key),
@@ -105,12 +108,12 @@ impl From<Mistake> for io::Error {
     }
 }
 
-fn insert(set: &mut BTreeSet<IpNet>, net: IpNet, what: &'static str) -> Result<(), Mistake> {
-    if set.insert(net) { Ok(()) } else { Err(Mistake::Exists(what)) }
+fn insert<T: Ord>(set: &mut BTreeSet<T>, item: T, what: &'static str) -> Result<(), Mistake> {
+    if set.insert(item) { Ok(()) } else { Err(Mistake::Exists(what)) }
 }
 
-fn remove(set: &mut BTreeSet<IpNet>, net: &IpNet, what: &'static str) -> Result<(), Mistake> {
-    if set.remove(net) { Ok(()) } else { Err(Mistake::Missing(what)) }
+fn remove<T: Ord>(set: &mut BTreeSet<T>, item: &T, what: &'static str) -> Result<(), Mistake> {
+    if set.remove(item) { Ok(()) } else { Err(Mistake::Missing(what)) }
 }
 
 fn add_peer(device: &mut Device, public_key: PublicKey, peer: &Peer) -> Result<(), Mistake> {

@@ -3,11 +3,13 @@
 //! Three implementations behave alike: [`Kernel`] (WireGuard in the kernel), [`Userspace`] (an embedded data plane in
 //! this process) and [`Memory`] (for tests and `--dry-run`). One suite, `tests/link.rs`, runs on each.
 
+mod around;
 mod events;
 mod kernel;
 mod memory;
 mod netlink;
 mod netlink_messages;
+mod rules;
 mod userspace;
 mod userspace_peers;
 
@@ -17,6 +19,7 @@ use tracing::debug;
 
 use self::netlink::Netlink;
 pub use self::{
+    around::{Around, around},
     events::{Events, HostChange},
     kernel::Kernel,
     memory::Memory,
@@ -157,6 +160,20 @@ pub fn open(backend: Backend, name: InterfaceName, keys: BTreeSet<PublicKey>) ->
     }
 }
 
+/// Removes routing rules of ours that a crash left behind; returns how many there were.
+///
+/// Kept are those of interfaces that are `known` or exist. Routes need no such care: they end with their interface.
+///
+/// # Errors
+/// [`LinkError::Denied`] and [`LinkError::Failed`] if the kernel does not list or remove them.
+pub async fn sweep(known: &[InterfaceName]) -> Result<usize, LinkError> {
+    let netlink = Netlink::open()?;
+    let there = netlink.names().await?;
+    let there: Vec<InterfaceName> = there.iter().filter_map(|name| name.parse().ok()).collect();
+    let wanted: BTreeSet<u32> = known.iter().chain(&there).map(|name| name.mark().get()).collect();
+    netlink.sweep_rules(|mark| wanted.contains(&mark)).await
+}
+
 /// Lists the names of all interfaces in this network namespace.
 pub async fn interface_names() -> Result<BTreeSet<String>, LinkError> {
     Netlink::open()?.names().await
@@ -208,12 +225,15 @@ fn class(change: &Change) -> Class {
         Change::CreateInterface => Class::Create,
         Change::AddAddress(_)
         | Change::AddRoute(_)
+        | Change::AddRule(_)
         | Change::RemoveAddress(_)
         | Change::RemoveRoute(_)
+        | Change::RemoveRule(_)
         | Change::SetMtu(_)
         | Change::SetState(_) => Class::Network,
         Change::AddPeer { .. }
         | Change::RemovePeer(_)
+        | Change::SetFwmark(_)
         | Change::SetListenPort(_)
         | Change::SetPrivateKey(_)
         | Change::UpdatePeer { .. } => Class::WireGuard,

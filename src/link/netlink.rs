@@ -18,10 +18,12 @@ use tracing::{debug, warn};
 
 use super::{
     LinkError, failed,
-    netlink_messages::{Found, address_of, adds_ipv6, found, name_of, refused, request_for, route_of, route_query},
+    netlink_messages::{
+        Found, Place, address_of, adds_ipv6, found, name_of, refused, request_for, route_of, route_query,
+    },
 };
 use crate::{
-    model::{InterfaceName, LinkState},
+    model::{InterfaceName, LinkState, Route, Rule},
     plan::Change,
 };
 
@@ -57,9 +59,19 @@ impl Netlink {
 
     /// Lists the names of all interfaces.
     pub(super) async fn names(&self) -> Result<BTreeSet<String>, LinkError> {
-        let replies = self.request(Message::GetLink(LinkMessage::default()), NLM_F_REQUEST | NLM_F_DUMP).await;
-        let replies = replies.map_err(|source| failed("list interfaces", source))?;
+        let replies = self.list(Message::GetLink(LinkMessage::default()), "list interfaces").await?;
         Ok(replies.into_iter().filter_map(name_of).collect())
+    }
+
+    /// Reads the rules of an interface, whether it is there or not.
+    pub(super) async fn rules_of(&self, name: &InterfaceName) -> Result<BTreeSet<Rule>, LinkError> {
+        let rules = self.rules().await?.into_iter();
+        Ok(rules.filter(|(_, mark)| *mark == name.mark().get()).map(|(rule, _)| rule).collect())
+    }
+
+    /// Removes the rules of an interface.
+    pub(super) async fn remove_rules(&self, name: &InterfaceName) -> Result<(), LinkError> {
+        self.sweep_rules(|mark| mark != name.mark().get()).await.map(drop)
     }
 
     /// Makes a WireGuard interface.
@@ -97,20 +109,17 @@ impl Netlink {
     pub(super) async fn addresses(&self, index: u32) -> Result<BTreeSet<IpNet>, LinkError> {
         let mut query = AddressMessage::default();
         query.header.index = index;
-        let query = Message::GetAddress(query);
-        let replies = self.request(query, NLM_F_REQUEST | NLM_F_DUMP).await;
-        let replies = replies.map_err(|source| failed("list addresses", source))?;
+        let replies = self.list(Message::GetAddress(query), "list addresses").await?;
         Ok(replies.iter().filter_map(|reply| address_of(reply, index)).collect())
     }
 
-    /// Reads our routes to an interface: those in the main table with our protocol number.
-    pub(super) async fn routes(&self, index: u32) -> Result<BTreeSet<IpNet>, LinkError> {
+    /// Reads our routes to an interface: those with our protocol number in the main table and in its own.
+    pub(super) async fn routes(&self, name: &InterfaceName, index: u32) -> Result<BTreeSet<Route>, LinkError> {
+        let place = Place { index, mark: name.mark().get() };
         let mut routes = BTreeSet::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let query = Message::GetRoute(route_query(family, index));
-            let replies = self.request(query, NLM_F_REQUEST | NLM_F_DUMP).await;
-            let replies = replies.map_err(|source| failed("list routes", source))?;
-            routes.extend(replies.iter().filter_map(|reply| route_of(reply, index)));
+            let replies = self.list(Message::GetRoute(route_query(family, index)), "list routes").await?;
+            routes.extend(replies.iter().filter_map(|reply| route_of(reply, place)));
         }
         Ok(routes)
     }
@@ -121,16 +130,19 @@ impl Netlink {
             match run[0] {
                 Change::RemoveAddress(_) | Change::SetState(LinkState::Down) => {
                     let addresses = self.addresses(index).await?;
-                    let routes = self.routes(index).await?;
+                    let routes = self.routes(name, index).await?;
                     self.send(name, index, run).await?;
                     self.restore(name, index, run, addresses, routes).await?;
                 }
                 Change::AddAddress(_)
                 | Change::AddPeer { .. }
                 | Change::AddRoute(_)
+                | Change::AddRule(_)
                 | Change::CreateInterface
                 | Change::RemovePeer(_)
                 | Change::RemoveRoute(_)
+                | Change::RemoveRule(_)
+                | Change::SetFwmark(_)
                 | Change::SetListenPort(_)
                 | Change::SetMtu(_)
                 | Change::SetPrivateKey(_)
@@ -149,7 +161,7 @@ impl Netlink {
         index: u32,
         done: &[Change],
         addresses: BTreeSet<IpNet>,
-        routes: BTreeSet<IpNet>,
+        routes: BTreeSet<Route>,
     ) -> Result<(), LinkError> {
         let left = self.addresses(index).await?;
         let meant = |net: &IpNet| left.contains(net) || done.contains(&Change::RemoveAddress(*net));
@@ -158,8 +170,8 @@ impl Netlink {
         if done.contains(&Change::SetState(LinkState::Down)) {
             return Ok(());
         }
-        let left = self.routes(index).await?;
-        let lost = routes.into_iter().filter(|net| !left.contains(net)).map(Change::AddRoute);
+        let left = self.routes(name, index).await?;
+        let lost = routes.into_iter().filter(|route| !left.contains(route)).map(Change::AddRoute);
         self.send(name, index, &lost.collect::<Vec<_>>()).await
     }
 
@@ -170,8 +182,9 @@ impl Netlink {
             warn!(interface = %name, "IPv6 is disabled here, leaving out its addresses and routes");
             changes.retain(|change| !adds_ipv6(change));
         }
+        let place = Place { index, mark: name.mark().get() };
         for batch in changes.chunks(BATCH) {
-            let requests = batch.iter().filter_map(|change| request_for(change, index));
+            let requests = batch.iter().filter_map(|change| request_for(change, place));
             let stream = self.0.request_batch(requests, SocketAddr::new(0, 0)).map_err(io::Error::other);
             let mut answers = stream.map_err(|source| failed(format!("change interface {name}"), source))?;
             let mut first = None;
@@ -180,10 +193,12 @@ impl Netlink {
                 if let NetlinkPayload::Error(error) = answer.payload
                     && error.code.is_some()
                 {
-                    let (what, source) = (refused(&error.header, batch, index), error.to_io());
+                    let (what, source) = (refused(&error.header, batch, place), error.to_io());
                     if is(&source, Errno::EEXIST) && what.starts_with("add route") {
                         // Somebody else's route; taking it over would cut off whatever is behind it.
                         warn!(interface = %name, "cannot {what}: there is such a route already, leaving it out");
+                    } else if is(&source, Errno::EEXIST) && what.starts_with("add a routing rule") {
+                        // Left over from a crash, and right.
                     } else if first.is_none() {
                         first = Some((what, source));
                     }
@@ -194,6 +209,15 @@ impl Netlink {
             }
         }
         Ok(())
+    }
+
+    /// Asks for all of something; none where the kernel does without that, as without IPv6.
+    pub(super) async fn list(&self, message: Message, action: &str) -> Result<Vec<Message>, LinkError> {
+        match self.request(message, NLM_F_REQUEST | NLM_F_DUMP).await {
+            Ok(replies) => Ok(replies),
+            Err(error) if is(&error, Errno::EOPNOTSUPP) || is(&error, Errno::EAFNOSUPPORT) => Ok(Vec::new()),
+            Err(source) => Err(failed(action, source)),
+        }
     }
 
     pub(super) async fn request(&self, message: Message, flags: u16) -> io::Result<Vec<Message>> {
@@ -215,7 +239,7 @@ impl Netlink {
     }
 }
 
-fn is(error: &io::Error, errno: Errno) -> bool {
+pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno as i32)
 }
 

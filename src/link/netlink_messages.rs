@@ -1,7 +1,10 @@
 //! The words of rtnetlink: the kernel's answers as ours, our changes as requests.
 #![expect(clippy::wildcard_enum_match_arm, reason = "the kernel's lists of messages and attributes are open")]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
+};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage};
@@ -13,7 +16,20 @@ use netlink_packet_route::{
 };
 use rtnetlink::{AddressMessageBuilder, LinkUnspec};
 
-use crate::{model::LinkState, plan::Change};
+use super::rules::rule_message;
+use crate::{
+    model::{Family, LinkState, Route, Table},
+    plan::Change,
+};
+
+/// Where an interface's routes go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The kernel's number for the interface.
+    pub(super) index: u32,
+    /// The number of its own routing table, and its mark.
+    pub(super) mark: u32,
+}
 
 /// An interface as the kernel lists it.
 #[derive(Clone, Debug)]
@@ -81,14 +97,32 @@ pub(super) fn address_of(reply: &Message, index: u32) -> Option<IpNet> {
     IpNet::new(local.or(address)?, header.prefix_len).ok()
 }
 
-/// Reads a route of ours to the interface `index`.
-pub(super) fn route_of(reply: &Message, index: u32) -> Option<IpNet> {
+/// Reads a route of ours to the interface at `place`.
+pub(super) fn route_of(reply: &Message, place: Place) -> Option<Route> {
     let Message::NewRoute(RouteMessage { header, attributes, .. }) = reply else {
         return None;
     };
-    let ours = header.protocol == PROTOCOL
-        && header.table == RouteHeader::RT_TABLE_MAIN
-        && attributes.contains(&RouteAttribute::Oif(index));
+    if header.protocol != PROTOCOL || !attributes.contains(&RouteAttribute::Oif(place.index)) {
+        return None;
+    }
+    let mut number = u32::from(header.table);
+    let mut metric = None;
+    for attribute in attributes {
+        match attribute {
+            RouteAttribute::Priority(given) => metric = NonZeroU32::new(*given),
+            RouteAttribute::Table(given) => number = *given,
+            _ => {}
+        }
+    }
+    let table = match number {
+        MAIN => Table::Main,
+        number if number == place.mark => Table::Own,
+        _ => return None,
+    };
+    Some(Route::new(destination_of(header, attributes)?, metric, table))
+}
+
+pub(super) fn destination_of(header: &RouteHeader, attributes: &[RouteAttribute]) -> Option<IpNet> {
     let destination = attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
         RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
@@ -98,26 +132,29 @@ pub(super) fn route_of(reply: &Message, index: u32) -> Option<IpNet> {
         AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
         _ => Ipv4Addr::UNSPECIFIED.into(),
     };
-    let destination = destination.unwrap_or(everything);
-    ours.then(|| IpNet::new(destination, header.destination_prefix_length).ok()).flatten()
+    IpNet::new(destination.unwrap_or(everything), header.destination_prefix_length).ok()
 }
 
 /// Says a change to the kernel; `None` for one that is not rtnetlink's.
-pub(super) fn request_for(change: &Change, index: u32) -> Option<NetlinkMessage<Message>> {
+pub(super) fn request_for(change: &Change, place: Place) -> Option<NetlinkMessage<Message>> {
     let create = NLM_F_CREATE | NLM_F_EXCL;
     let set = |link| Message::SetLink(link);
+    let Place { index, mark } = place;
     let link = LinkUnspec::new_with_index(index);
     let (message, flags) = match change {
         Change::AddAddress(net) => (Message::NewAddress(address_message(*net, index)), create),
-        Change::AddRoute(net) => (Message::NewRoute(route_message(*net, index)), create),
+        Change::AddRoute(route) => (Message::NewRoute(route_message(route, place)), create),
+        Change::AddRule(rule) => (Message::NewRule(rule_message(rule, mark)), create),
         Change::RemoveAddress(net) => (Message::DelAddress(address_message(*net, index)), 0),
-        Change::RemoveRoute(net) => (Message::DelRoute(route_message(*net, index)), 0),
+        Change::RemoveRoute(route) => (Message::DelRoute(route_message(route, place)), 0),
+        Change::RemoveRule(rule) => (Message::DelRule(rule_message(rule, mark)), 0),
         Change::SetMtu(mtu) => (set(link.mtu((*mtu).into()).build()), 0),
         Change::SetState(LinkState::Down) => (set(link.down().build()), 0),
         Change::SetState(LinkState::Up) => (set(link.up().build()), 0),
         Change::AddPeer { .. }
         | Change::CreateInterface
         | Change::RemovePeer(_)
+        | Change::SetFwmark(_)
         | Change::SetListenPort(_)
         | Change::SetPrivateKey(_)
         | Change::UpdatePeer { .. } => return None,
@@ -150,27 +187,33 @@ pub(super) fn route_query(family: AddressFamily, index: u32) -> RouteMessage {
     message
 }
 
-fn route_message(net: IpNet, index: u32) -> RouteMessage {
+fn route_message(route: &Route, place: Place) -> RouteMessage {
+    let Route { destination, metric, table } = route;
     let mut message = RouteMessage::default();
-    let (family, scope) = match net {
+    let (family, scope) = match destination {
         IpNet::V4(_) => (AddressFamily::Inet, RouteScope::Link),
         IpNet::V6(_) => (AddressFamily::Inet6, RouteScope::Universe),
     };
     message.header.address_family = family;
     message.header.scope = scope;
-    message.header.destination_prefix_length = net.prefix_len();
-    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.destination_prefix_length = destination.prefix_len();
+    message.header.table = RouteHeader::RT_TABLE_UNSPEC;
     message.header.protocol = PROTOCOL;
     message.header.kind = RouteType::Unicast;
-    message.attributes = vec![RouteAttribute::Destination(net.network().into()), RouteAttribute::Oif(index)];
+    let number = if *table == Table::Own { place.mark } else { MAIN };
+    message.attributes = vec![RouteAttribute::Table(number), RouteAttribute::Oif(place.index)];
+    if destination.prefix_len() > 0 {
+        message.attributes.push(RouteAttribute::Destination(destination.network().into()));
+    }
+    message.attributes.extend(metric.map(|metric| RouteAttribute::Priority(metric.get())));
     message
 }
 
 /// Names the change that the kernel refused: its answer carries the request, of which the place in the batch is told
 /// by the body.
-pub(super) fn refused(request: &[u8], batch: &[&Change], index: u32) -> String {
+pub(super) fn refused(request: &[u8], batch: &[&Change], place: Place) -> String {
     let body = NetlinkMessage::<Message>::deserialize(request).ok().map(|message| message.payload);
-    let same = |change: &&&Change| request_for(change, index).is_some_and(|sent| Some(sent.payload) == body);
+    let same = |change: &&&Change| request_for(change, place).is_some_and(|sent| Some(sent.payload) == body);
     let change = batch.iter().find(same).or(batch.first());
     change.map_or_else(|| "change".to_owned(), |change| describe(change))
 }
@@ -178,15 +221,18 @@ pub(super) fn refused(request: &[u8], batch: &[&Change], index: u32) -> String {
 fn describe(change: &Change) -> String {
     match change {
         Change::AddAddress(net) => format!("add address {net} to"),
-        Change::AddRoute(net) => format!("add route {net} to"),
+        Change::AddRoute(route) => format!("add route {} to", route.destination),
+        Change::AddRule(_) => "add a routing rule for".to_owned(),
         Change::RemoveAddress(net) => format!("remove address {net} from"),
-        Change::RemoveRoute(net) => format!("remove route {net} from"),
+        Change::RemoveRoute(route) => format!("remove route {} from", route.destination),
+        Change::RemoveRule(_) => "remove a routing rule for".to_owned(),
         Change::SetMtu(mtu) => format!("set MTU {mtu} on"),
         Change::SetState(LinkState::Down) => "take down".to_owned(),
         Change::SetState(LinkState::Up) => "bring up".to_owned(),
         Change::AddPeer { .. }
         | Change::CreateInterface
         | Change::RemovePeer(_)
+        | Change::SetFwmark(_)
         | Change::SetListenPort(_)
         | Change::SetPrivateKey(_)
         | Change::UpdatePeer { .. } => "change".to_owned(),
@@ -195,8 +241,26 @@ fn describe(change: &Change) -> String {
 
 /// Whether a change needs IPv6.
 pub(super) fn adds_ipv6(change: &Change) -> bool {
-    matches!(change, Change::AddAddress(IpNet::V6(_)) | Change::AddRoute(IpNet::V6(_)))
+    match change {
+        Change::AddAddress(net) | Change::AddRoute(Route { destination: net, .. }) => matches!(net, IpNet::V6(_)),
+        Change::AddRule(rule) => rule.family() == Family::V6,
+        Change::AddPeer { .. }
+        | Change::CreateInterface
+        | Change::RemoveAddress(_)
+        | Change::RemovePeer(_)
+        | Change::RemoveRoute(_)
+        | Change::RemoveRule(_)
+        | Change::SetFwmark(_)
+        | Change::SetListenPort(_)
+        | Change::SetMtu(_)
+        | Change::SetPrivateKey(_)
+        | Change::SetState(_)
+        | Change::UpdatePeer { .. } => false,
+    }
 }
 
-/// Marks routes as ours; a number without a name in `/etc/iproute2/rt_protos`.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xE7);
+/// The number of the main table.
+const MAIN: u32 = RouteHeader::RT_TABLE_MAIN as u32;
+
+/// Marks routes and rules as ours; a number without a name in `/etc/iproute2/rt_protos`.
+pub(super) const PROTOCOL: RouteProtocol = RouteProtocol::Other(0xE7);

@@ -11,7 +11,7 @@
 //! is suspended while silent and told all it should do before it runs. Peers are modified in place, which keeps their
 //! sessions.
 
-use std::{fs::OpenOptions, io, num::NonZeroU16, sync::Arc, time::Duration};
+use std::{fs::OpenOptions, io, sync::Arc, time::Duration};
 
 use gotatun::{
     device::{
@@ -28,7 +28,7 @@ use super::{
     netlink::Netlink,
     netlink_messages::Found,
     runs,
-    userspace_peers::{edit, read},
+    userspace_peers::{Figures, edit, read},
 };
 use crate::{
     model::{Device, InterfaceName, LinkState, Observation},
@@ -85,6 +85,7 @@ impl Userspace {
             return Err(LinkError::Taken(self.name.clone()));
         }
         probe().await?;
+        self.netlink.remove_rules(&self.name).await?;
         let name = self.name.clone();
         let plane = self.on_plane(build(name.clone())).await??;
         let found = self.netlink.find(&self.name).await?;
@@ -182,11 +183,11 @@ impl Link for Userspace {
             return Ok(None);
         };
         let Tunnel { plane, .. } = self.tunnel.as_ref().ok_or_else(|| self.gone())?;
-        let (private_key, listen_port, peers, stats) = read(plane).await;
+        let Figures { fwmark, listen_port, peers, private_key, stats } = read(plane).await;
         let addresses = self.netlink.addresses(index).await?;
-        let routes = self.netlink.routes(index).await?;
-        let listen_port = NonZeroU16::new(listen_port);
-        let device = Device { addresses, listen_port, mtu, peers, private_key, routes, state };
+        let routes = self.netlink.routes(&self.name, index).await?;
+        let rules = self.netlink.rules_of(&self.name).await?;
+        let device = Device { addresses, fwmark, listen_port, mtu, peers, private_key, routes, rules, state };
         Ok(Some(Observation { device, stats }))
     }
 
@@ -202,6 +203,7 @@ impl Link for Userspace {
 
     async fn remove(&mut self) -> Result<(), LinkError> {
         self.find().await?;
+        self.netlink.remove_rules(&self.name).await?;
         self.close().await
     }
 }
@@ -331,7 +333,7 @@ async fn reconnect(plane: &Plane, port: Option<u16>) -> Result<(), GotatunError>
 }
 
 /// The system's answer within gotatun's error.
-fn system_error(error: GotatunError) -> io::Error {
+pub(super) fn system_error(error: GotatunError) -> io::Error {
     if let GotatunError::Bind(source, _) | GotatunError::IoError(source) = error {
         return source;
     }

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::SocketAddr,
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
 };
 
 use gotatun::{
@@ -14,16 +14,24 @@ use gotatun::{
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-use super::userspace::Plane;
+use super::userspace::{Plane, system_error};
 use crate::{
     model::{Peer, PeerStats, PresharedKey, PrivateKey, PublicKey},
     plan::Change,
 };
 
-/// What gotatun reports: our key, the port (0 for none yet), the peers and their figures.
-pub(super) async fn read(
-    plane: &Plane,
-) -> (PrivateKey, u16, BTreeMap<PublicKey, Peer>, BTreeMap<PublicKey, PeerStats>) {
+/// What gotatun reports.
+pub(super) struct Figures {
+    pub(super) fwmark: Option<NonZeroU32>,
+    /// `None` until one was bound.
+    pub(super) listen_port: Option<NonZeroU16>,
+    pub(super) peers: BTreeMap<PublicKey, Peer>,
+    pub(super) private_key: PrivateKey,
+    pub(super) stats: BTreeMap<PublicKey, PeerStats>,
+}
+
+/// Reads everything but what is rtnetlink's.
+pub(super) async fn read(plane: &Plane) -> Figures {
     plane
         .read(async |device| {
             let private_key = device.private_key().map(|key| PrivateKey::from_bytes(key.to_bytes()));
@@ -36,7 +44,13 @@ pub(super) async fn read(
                 let [rx_bytes, tx_bytes] = [rx_bytes, tx_bytes].map(|bytes| bytes as u64);
                 stats.insert(public_key, PeerStats { handshake_age: last_handshake, rx_bytes, tx_bytes });
             }
-            (private_key.unwrap_or_else(PrivateKey::blank), device.listen_port(), peers, stats)
+            Figures {
+                fwmark: device.fwmark().and_then(NonZeroU32::new),
+                listen_port: NonZeroU16::new(device.listen_port()),
+                peers,
+                private_key: private_key.unwrap_or_else(PrivateKey::blank),
+                stats,
+            }
         })
         .await
 }
@@ -55,6 +69,10 @@ pub(super) async fn edit(
         }
         Change::AddPeer { public_key, peer } => device.add_peer(peer_to(*public_key, peer)),
         Change::RemovePeer(public_key) => device.remove_peer(&x25519::PublicKey::from(public_key.0)).await,
+        Change::SetFwmark(mark) => {
+            device.set_fwmark(mark.map_or(0, NonZeroU32::get)).map_err(system_error)?;
+            true
+        }
         Change::SetListenPort(port) => {
             device.set_listen_port(port.map_or(0, NonZeroU16::get));
             true
@@ -69,9 +87,11 @@ pub(super) async fn edit(
         }
         Change::AddAddress(_)
         | Change::AddRoute(_)
+        | Change::AddRule(_)
         | Change::CreateInterface
         | Change::RemoveAddress(_)
         | Change::RemoveRoute(_)
+        | Change::RemoveRule(_)
         | Change::SetMtu(_)
         | Change::SetState(_) => true,
     };

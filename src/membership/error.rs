@@ -6,6 +6,7 @@ use crate::{
     control::{Advice, AssignmentError, PushError, Refusal, RestError, TrustError},
     link::LinkError,
     model::{Class, ErrorReport, NetworkName, Server},
+    plan::Overlaps,
     store::StoreError,
 };
 
@@ -80,6 +81,15 @@ pub enum MembershipError {
     /// A call to the server failed.
     #[error(transparent)]
     Rest(#[from] RestError),
+    /// The owner wants no part of an assignment with a range that this machine uses already.
+    #[error("the assignment of {server} is not carried out")]
+    Overlap {
+        /// Which server.
+        server: Server,
+        /// Which range, and what it is in the way of.
+        #[source]
+        source: Overlaps,
+    },
     /// Several memberships, and nothing says which one is meant.
     #[error("this host has several memberships")]
     Several,
@@ -122,9 +132,12 @@ impl MembershipError {
     /// Returns what kind of failure this is.
     pub fn class(&self) -> Class {
         match self {
-            Self::Assignment { .. } | Self::Host { .. } | Self::PortTaken(_) | Self::Push(_) | Self::Stopped => {
-                Class::Other
-            }
+            Self::Assignment { .. }
+            | Self::Host { .. }
+            | Self::Overlap { .. }
+            | Self::PortTaken(_)
+            | Self::Push(_)
+            | Self::Stopped => Class::Other,
             Self::Deleted(_)
             | Self::NotEnrolled
             | Self::NotInNetwork(_)

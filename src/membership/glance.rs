@@ -1,6 +1,8 @@
 //! What can be told of a membership without working on it.
 
-use super::{MembershipError, Tunnel};
+use std::collections::BTreeSet;
+
+use super::{MembershipError, Tunnel, tunnel};
 use crate::{
     daemon::clock,
     link::{self, LinkError},
@@ -17,7 +19,8 @@ pub async fn status(store: &Store, server: &Server) -> Result<Option<Status>, Me
     let Some(membership) = store.load(server)? else { return Ok(None) };
     let mut tunnel = Tunnel::open(Backend::Kernel, &membership)?;
     let error = tunnel.observe().await.err().map(|error| error.report(clock::unix_seconds()));
-    Ok(Some(plan::summarize(&membership, tunnel.last(), Some(Backend::Kernel), error)))
+    let withheld = tunnel::withheld(&membership, tunnel.last()).await;
+    Ok(Some(plan::summarize(&membership, tunnel.last(), Some(Backend::Kernel), &withheld, error)))
 }
 
 /// Summarizes a membership that the server deleted; `None` if there is none.
@@ -26,7 +29,7 @@ pub async fn status(store: &Store, server: &Server) -> Result<Option<Status>, Me
 /// [`MembershipError::Store`] if the state cannot be read.
 pub fn deleted(store: &Store, server: &Server) -> Result<Option<Status>, MembershipError> {
     let Some(membership) = store.load_aside(server)? else { return Ok(None) };
-    Ok(Some(Status { state: State::Revoked, ..plan::summarize(&membership, None, None, None) }))
+    Ok(Some(Status { state: State::Revoked, ..plan::summarize(&membership, None, None, &BTreeSet::new(), None) }))
 }
 
 /// Removes the kernel interface of a membership that the server deleted, if it is still there.
@@ -42,6 +45,23 @@ pub async fn clear_deleted(store: &Store, server: &Server) -> Result<(), Members
         Ok(None) | Err(MembershipError::Link(LinkError::Taken(_))) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Removes what a crash left of memberships that are gone.
+///
+/// # Errors
+/// [`MembershipError::Store`] if the state cannot be read, as nobody knows then whose it is; [`MembershipError::Link`]
+/// if something stays.
+pub async fn sweep(store: &Store) -> Result<(), MembershipError> {
+    let mut known = Vec::new();
+    for server in store.servers()? {
+        known.extend(store.load(&server)?.map(|membership| membership.interface));
+    }
+    let swept = link::sweep(&known).await?;
+    if swept > 0 {
+        tracing::info!(rules = swept, "removed what an earlier run left behind");
+    }
+    Ok(())
 }
 
 /// Chooses who carries the interface of a membership: whoever does already, else by what this machine can do.

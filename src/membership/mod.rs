@@ -20,7 +20,7 @@ mod work;
 use std::path::PathBuf;
 
 pub use error::{MembershipError, describe};
-pub use glance::{clear_deleted, deleted, status};
+pub use glance::{clear_deleted, deleted, status, sweep};
 pub use join::{Greeting, JoinRequest, Joined, join};
 pub use leave::{Farewell, leave};
 pub use redeem::forgive;

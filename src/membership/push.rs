@@ -2,7 +2,7 @@
 
 use super::{MembershipError, News, OWN_PREFIX, Round, Work, tunnel};
 use crate::{
-    control::{self, Access, Push, wire},
+    control::{self, Access, Push, PushedPeers, wire},
     facts,
     model::{Assignment, NetworkName},
 };
@@ -46,9 +46,10 @@ impl Work {
         if before.nodes.is_empty() {
             return Ok(Round { changes: 0, news: News::Nothing });
         }
-        let mut now = Assignment { peers: pushed.peers, ..before.clone() };
+        let PushedPeers { default_gateway, peers, remarks, route_metrics } = pushed;
+        let mut now = Assignment { default_gateway, peers, route_metrics, ..before.clone() };
         now.remarks.retain(|remark| !remark.is_about_peers());
-        now.remarks.extend(pushed.remarks);
+        now.remarks.extend(remarks);
         self.take_over(&before, now).await
     }
 }

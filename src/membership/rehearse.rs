@@ -1,6 +1,9 @@
 //! A join that changes nothing: what would happen, as far as it can be known without spending a use.
 
-use super::{Hands, JoinRequest, MembershipError, join, tunnel};
+use super::{
+    Hands, JoinRequest, MembershipError, join,
+    tunnel::{self, Step},
+};
 use crate::{
     control::{self, Freshness, Refusal},
     facts,
@@ -54,17 +57,13 @@ pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal,
     work.authenticate().await?;
     let assignment = work.pull(Freshness::Cached).await?;
     let have = work.tunnel.observe().await?.cloned();
-    let changes = tunnel::changes(
-        &work.membership,
-        &assignment,
-        have.as_ref(),
-        &tunnel::surroundings(&work.membership, work.rest.remote()),
-    );
+    let surroundings = tunnel::surroundings(&work.membership, work.rest.remote()).await?;
+    let Step { changes, withheld } = tunnel::step(&work.membership, &assignment, have.as_ref(), &surroundings)?;
     let mut imagined = Memory::with(have);
     imagined.apply(&changes).await?;
     let after = imagined.observe().await?;
     let membership = work.imagine(assignment);
-    let status = plan::summarize(&membership, after.as_ref(), Some(backend), None);
+    let status = plan::summarize(&membership, after.as_ref(), Some(backend), &withheld, None);
     Ok(Rehearsal { backend, changes, interface, spends: Spending::Nothing, server, status: Some(status) })
 }
 

@@ -69,7 +69,9 @@ impl Work {
             // Either the cache is stale or a push was missed; only a computation tells.
             assignment = self.pull(Freshness::Recomputed).await?;
         } else if peers == Peers::Pushed {
+            assignment.default_gateway = before.default_gateway;
             assignment.peers.clone_from(&before.peers);
+            assignment.route_metrics.clone_from(&before.route_metrics);
             assignment.remarks.retain(|remark| !remark.is_about_peers());
             assignment.remarks.extend(before.remarks.iter().filter(|remark| remark.is_about_peers()).cloned());
         } else if assignment.peers.is_empty() && !before.peers.is_empty() {

@@ -1,12 +1,12 @@
 //! Making the interface what the assignment says: observe, decide, change.
 
-use std::{net::IpAddr, num::NonZeroU16};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16};
 
 use crate::{
     facts,
-    link::{self, AnyLink, Link},
-    model::{Assignment, Backend, InterfaceName, Membership, Observation},
-    plan::{self, Change, Surroundings},
+    link::{self, AnyLink, Around, Link},
+    model::{Assignment, Backend, InterfaceName, Membership, Observation, Surroundings, Switch, Withheld},
+    plan::{self, Change, Target},
 };
 
 use super::MembershipError;
@@ -20,6 +20,8 @@ pub struct Tunnel {
     /// What the interface looked like last; `None` when there was none.
     last: Option<Observation>,
     link: AnyLink,
+    /// What the server asked for and did not get when the interface was last put in order.
+    withheld: BTreeSet<Withheld>,
 }
 
 impl Tunnel {
@@ -27,7 +29,7 @@ impl Tunnel {
     pub fn open(backend: Backend, membership: &Membership) -> Result<Self, MembershipError> {
         let keys = membership.identity.interface_keys();
         let link = link::open(backend, membership.interface.clone(), keys)?;
-        Ok(Self { backend, futile: Vec::new(), last: None, link })
+        Ok(Self { backend, futile: Vec::new(), last: None, link, withheld: BTreeSet::new() })
     }
 
     /// Who carries the packets.
@@ -46,6 +48,11 @@ impl Tunnel {
         self.last.as_ref()
     }
 
+    /// What the server asked for and did not get when the interface was last put in order.
+    pub fn withheld(&self) -> &BTreeSet<Withheld> {
+        &self.withheld
+    }
+
     /// The UDP port when it was last looked at.
     pub fn port(&self) -> Option<NonZeroU16> {
         self.last.as_ref().and_then(|have| have.device.listen_port)
@@ -60,35 +67,56 @@ impl Tunnel {
         assignment: &Assignment,
         server: Option<IpAddr>,
     ) -> Result<usize, MembershipError> {
-        let surroundings = surroundings(membership, server);
+        let surroundings = surroundings(membership, server).await?;
         self.observe().await?;
-        let changes = changes(membership, assignment, self.last.as_ref(), &surroundings);
+        let Step { changes, withheld } = step(membership, assignment, self.last.as_ref(), &surroundings)?;
+        if withheld != self.withheld {
+            for withheld in withheld.difference(&self.withheld) {
+                tracing::warn!(interface = %membership.interface, "{withheld}");
+            }
+            self.withheld = withheld;
+        }
         if changes == self.futile {
             return Ok(0);
         }
         tracing::info!(interface = %membership.interface, changes = changes.len(), "changing the interface");
         self.link.apply(&changes).await?;
         self.observe().await?;
-        self.futile = self::changes(membership, assignment, self.last.as_ref(), &surroundings);
+        self.futile = step(membership, assignment, self.last.as_ref(), &surroundings)?.changes;
         Ok(changes.len())
     }
 
     /// Removes the interface.
     pub async fn remove(&mut self) -> Result<(), MembershipError> {
         self.last = None;
+        self.withheld.clear();
         Ok(self.link.remove().await?)
     }
 }
 
+/// What has to be done on an interface.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) changes: Vec<Change>,
+    /// What the server asks for beyond that.
+    pub(super) withheld: BTreeSet<Withheld>,
+}
+
 /// Decides what has to change on an interface that looks like `have`.
-pub(super) fn changes(
+///
+/// # Errors
+/// [`MembershipError::Overlap`] if a range is in use already and the owner wants none of the assignment then.
+pub(super) fn step(
     membership: &Membership,
     assignment: &Assignment,
     have: Option<&Observation>,
     surroundings: &Surroundings,
-) -> Vec<Change> {
-    let target = plan::target(assignment, &membership.policy, &membership.identity.private_key, surroundings);
-    let mut want = plan::settle(target, have, membership.enrolled().map(|enrolled| &enrolled.assignment));
+) -> Result<Step, MembershipError> {
+    let Membership { identity, interface, policy, server, .. } = membership;
+    let target = plan::target(assignment, policy, interface, &identity.private_key, surroundings);
+    let Target { device, withheld } =
+        target.map_err(|source| MembershipError::Overlap { server: server.clone(), source })?;
+    let mut want = plan::settle(device, have, membership.enrolled().map(|enrolled| &enrolled.assignment));
     let current = have.and_then(|have| have.device.listen_port);
     if want.listen_port != current && membership.policy.listen_port.is_none() {
         // A port the server chose is adopted only if nobody else has it.
@@ -98,12 +126,27 @@ pub(super) fn changes(
             Err(_) => current.unwrap_or(port),
         });
     }
-    plan::diff(have.map(|have| &have.device), &want)
+    Ok(Step { changes: plan::diff(have.map(|have| &have.device), &want), withheld })
+}
+
+/// What of the saved assignment would be left out now, without the server.
+pub(super) async fn withheld(membership: &Membership, have: Option<&Observation>) -> BTreeSet<Withheld> {
+    let (Some(enrolled), Switch::On) = (membership.enrolled(), membership.switch) else { return BTreeSet::new() };
+    match surroundings(membership, None).await {
+        Ok(surroundings) => step(membership, &enrolled.assignment, have, &surroundings),
+        Err(error) => Err(error),
+    }
+    .map_or_else(|_| BTreeSet::new(), |step| step.withheld)
 }
 
 /// Looks at what there is around the interface of `membership`.
-pub(super) fn surroundings(membership: &Membership, server: Option<IpAddr>) -> Surroundings {
-    Surroundings { local: facts::networks(&membership.interface), server }
+pub(super) async fn surroundings(
+    membership: &Membership,
+    server: Option<IpAddr>,
+) -> Result<Surroundings, MembershipError> {
+    let Around { path_mtu, routes } = link::around(&membership.interface, server).await?;
+    let links = facts::networks(&membership.interface);
+    Ok(Surroundings { links, name_servers: facts::name_servers(), path_mtu, routes, server })
 }
 
 /// Refuses a port that the owner asked for and somebody else has.

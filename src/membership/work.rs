@@ -349,7 +349,8 @@ impl Work {
 
     /// Summarizes the membership and what the interface showed when it was last looked at.
     pub fn recent_status(&self) -> Status {
-        plan::summarize(&self.membership, self.tunnel.last(), Some(self.tunnel.backend()), self.error.clone())
+        let Self { error, membership, tunnel, .. } = self;
+        plan::summarize(membership, tunnel.last(), Some(tunnel.backend()), tunnel.withheld(), error.clone())
     }
 
     /// Switches the interface on or off and remembers it.

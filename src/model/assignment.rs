@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
 };
 
 use ipnet::IpNet;
@@ -19,6 +19,9 @@ use super::{NetworkName, Peer, PublicKey};
 /// No two connected networks overlap, no two peers claim the same allowed IP, and our own key is not among the peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
+    /// The overlay address of the gateway that all of this machine's traffic should go through; `None` for none.
+    #[serde(default)]
+    pub default_gateway: Option<IpAddr>,
     /// Memberships that the server wants gone and we have to confirm.
     pub leaving: BTreeMap<NetworkName, Uuid>,
     /// UDP port the server settled on; `None` leaves it to us.
@@ -33,6 +36,9 @@ pub struct Assignment {
     pub peers: BTreeMap<PublicKey, Peer>,
     /// What was left out of the server's answer, and why.
     pub remarks: BTreeSet<Remark>,
+    /// The metrics of routes to ranges behind peers, where the server sets one.
+    #[serde(default)]
+    pub route_metrics: BTreeMap<IpNet, NonZeroU32>,
 }
 
 /// This host's membership in one network.

@@ -3,20 +3,22 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
     time::Duration,
 };
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{PresharedKey, PrivateKey, PublicKey};
+use super::{PresharedKey, PrivateKey, PublicKey, Route, Rule};
 
 /// One interface with everything on it that is ours; what others put there is not part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// Overlay addresses with their network's prefix length; link-local ones are left out.
     pub addresses: BTreeSet<IpNet>,
+    /// Mark on the packets that WireGuard itself sends; `None` leaves them unmarked.
+    pub fwmark: Option<NonZeroU32>,
     /// UDP port; `None` asks the kernel for any free one.
     pub listen_port: Option<NonZeroU16>,
     /// Largest packet in bytes.
@@ -26,7 +28,9 @@ pub struct Device {
     /// Our key pair; all zero only on an interface that never had one.
     pub private_key: PrivateKey,
     /// Destinations routed here beyond those that the addresses' own prefixes imply.
-    pub routes: BTreeSet<IpNet>,
+    pub routes: BTreeSet<Route>,
+    /// Who looks into which routing table.
+    pub rules: BTreeSet<Rule>,
     /// Whether the administrator has it up.
     pub state: LinkState,
 }
@@ -78,11 +82,13 @@ impl Device {
     pub fn blank() -> Self {
         Self {
             addresses: BTreeSet::new(),
+            fwmark: None,
             listen_port: None,
             mtu: 1420,
             peers: BTreeMap::new(),
             private_key: PrivateKey::blank(),
             routes: BTreeSet::new(),
+            rules: BTreeSet::new(),
             state: LinkState::Down,
         }
     }

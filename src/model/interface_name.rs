@@ -1,6 +1,6 @@
 //! The name of a network interface, as the Linux kernel accepts it.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, num::NonZeroU32, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,16 @@ impl InterfaceName {
     /// Returns the default name with number `index`: `enroll0`, `enroll1`, and so on.
     pub fn numbered(index: u16) -> Self {
         Self(format!("enroll{index}"))
+    }
+
+    /// Returns the number of this interface's routing table, which also marks the packets of its WireGuard socket.
+    ///
+    /// `enroll0` and so on have their own; other names are spread over 8,192 numbers. Bits 14 and 15 stay clear, which
+    /// container networks use.
+    pub fn mark(&self) -> NonZeroU32 {
+        let number = self.0.strip_prefix("enroll").and_then(|rest| rest.parse::<u16>().ok()).filter(|n| *n < OTHERS);
+        let low = number.unwrap_or_else(|| OTHERS | (fnv1a(self.0.as_bytes()) & (OTHERS - 1)));
+        FIRST_MARK | u32::from(low)
     }
 
     /// The name as text.
@@ -73,9 +83,33 @@ impl fmt::Debug for InterfaceName {
     }
 }
 
+/// FNV-1a, folded.
+fn fnv1a(bytes: &[u8]) -> u16 {
+    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    let [a, b, c, d] = hash.to_be_bytes();
+    u16::from_be_bytes([a ^ c, b ^ d])
+}
+
+/// The mark of `enroll0`; its upper byte is the protocol number of our routes.
+const FIRST_MARK: NonZeroU32 = NonZeroU32::new(0x00E7_0000).expect("not zero");
+
+/// Where the marks of interfaces with other names begin.
+const OTHERS: u16 = 0x2000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_interface_has_a_mark_that_leaves_the_bits_of_others_clear() {
+        let mark = |name: &str| name.parse::<InterfaceName>().unwrap().mark().get();
+
+        assert_eq!((mark("enroll0"), mark("enroll8191")), (0x00E7_0000, 0x00E7_1FFF));
+        for name in ["enroll8192", "enroll65535", "wg-office", "enroll", "a"] {
+            assert_eq!(mark(name) & 0xFFFF_E000, 0x00E7_2000, "{name}");
+        }
+        assert_ne!(mark("wg-office"), mark("wg-plant"));
+    }
 
     #[test]
     fn takes_what_the_kernel_takes() {

@@ -10,11 +10,13 @@ mod key;
 mod membership;
 mod network;
 mod policy;
+mod routing;
 mod secret;
 mod server;
 mod stage;
 mod status;
 mod token;
+mod withheld;
 
 pub use assignment::{Assignment, Connection, Node, Relay, RelayChoice, Remark};
 pub use backend::{Backend, BackendError};
@@ -25,7 +27,8 @@ pub use interface_name::{InterfaceName, InterfaceNameError};
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use membership::{Enrolled, Membership, Phase, Redeeming, Switch};
 pub use network::{NetworkName, NetworkNameError};
-pub use policy::{Overrides, Policy};
+pub use policy::{Overlap, Overrides, Policy};
+pub use routing::{Family, Neighbour, Route, Rule, Surroundings, Table};
 pub use secret::Secret;
 pub use server::{Server, ServerError};
 pub use stage::Stage;
@@ -34,3 +37,4 @@ pub use status::{
     REPORT_VERSION, Report, State, Status, SyncReport,
 };
 pub use token::{Token, TokenError};
+pub use withheld::{NoDefaultRoute, Obstacle, Withheld};

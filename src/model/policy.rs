@@ -1,13 +1,18 @@
 //! What the owner of this machine decided, which goes before what a server assigns.
 
-use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
+use std::{fmt, net::SocketAddr, num::NonZeroU16, path::PathBuf, str::FromStr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Local settings of one membership; saved with it, so that nothing has to be said twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Policy {
+    /// Whether a server may send all of this machine's traffic through a gateway.
+    pub accept_default_route: bool,
+    /// Where networks and ranges behind peers may lie; empty sets no bounds.
+    pub allowed_prefixes: Vec<IpNet>,
     /// PEM certificate authority to trust alone for the server, as an absolute path; `None` trusts the system's.
     pub ca_file: Option<PathBuf>,
     /// Our public address as peers reach it, port 0 for the listen port; `None` lets peers learn it from our packets.
@@ -18,11 +23,56 @@ pub struct Policy {
     pub mtu: Option<u16>,
     /// Name shown to the administrator; `None` is the machine's host name.
     pub name: Option<String>,
+    /// What becomes of a range that this machine uses already.
+    pub overlap: Overlap,
+}
+
+/// What becomes of a granted range that overlaps one that this machine uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overlap {
+    /// Nothing of the assignment is carried out, and the interface stays as it is.
+    Refuse,
+    /// The network, or the range behind a peer, is left out; everything else is carried out.
+    #[default]
+    SkipNetwork,
+    /// Only packets from this host's own overlay addresses go there, by a routing table of the interface.
+    Table,
+}
+
+/// A text that names no way to treat an overlap.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("overlap must be refuse, skip-network or table")]
+pub struct OverlapError;
+
+impl FromStr for Overlap {
+    type Err = OverlapError;
+
+    fn from_str(text: &str) -> Result<Self, OverlapError> {
+        [Self::Refuse, Self::SkipNetwork, Self::Table]
+            .into_iter()
+            .find(|overlap| overlap.to_string() == text)
+            .ok_or(OverlapError)
+    }
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refuse => "refuse",
+            Self::SkipNetwork => "skip-network",
+            Self::Table => "table",
+        })
+    }
 }
 
 /// Settings given now; `None` leaves the saved one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Overrides {
+    /// See [`Policy::accept_default_route`].
+    pub accept_default_route: Option<bool>,
+    /// See [`Policy::allowed_prefixes`].
+    pub allowed_prefixes: Option<Vec<IpNet>>,
     /// See [`Policy::ca_file`].
     pub ca_file: Option<PathBuf>,
     /// See [`Policy::endpoint`].
@@ -33,31 +83,40 @@ pub struct Overrides {
     pub mtu: Option<u16>,
     /// See [`Policy::name`].
     pub name: Option<String>,
+    /// See [`Policy::overlap`].
+    pub overlap: Option<Overlap>,
 }
 
 impl Overrides {
     /// Returns these, and where they say nothing `others`.
     #[must_use]
     pub fn or(self, others: Self) -> Self {
-        let Self { ca_file, endpoint, listen_port, mtu, name } = self;
+        let Self { accept_default_route, allowed_prefixes, ca_file, endpoint, listen_port, mtu, name, overlap } = self;
         Self {
+            accept_default_route: accept_default_route.or(others.accept_default_route),
+            allowed_prefixes: allowed_prefixes.or(others.allowed_prefixes),
             ca_file: ca_file.or(others.ca_file),
             endpoint: endpoint.or(others.endpoint),
             listen_port: listen_port.or(others.listen_port),
             mtu: mtu.or(others.mtu),
             name: name.or(others.name),
+            overlap: overlap.or(others.overlap),
         }
     }
 
     /// Returns `saved` with what was given now on top.
     pub fn over(&self, saved: Policy) -> Policy {
-        let Self { ca_file, endpoint, listen_port, mtu, name } = self.clone();
+        let given = self.clone();
+        let Self { accept_default_route, allowed_prefixes, ca_file, endpoint, listen_port, mtu, name, overlap } = given;
         Policy {
+            accept_default_route: accept_default_route.unwrap_or(saved.accept_default_route),
+            allowed_prefixes: allowed_prefixes.unwrap_or(saved.allowed_prefixes),
             ca_file: ca_file.or(saved.ca_file),
             endpoint: endpoint.or(saved.endpoint),
             listen_port: listen_port.or(saved.listen_port),
             mtu: mtu.or(saved.mtu),
             name: name.or(saved.name),
+            overlap: overlap.unwrap_or(saved.overlap),
         }
     }
 }

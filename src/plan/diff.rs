@@ -1,10 +1,10 @@
 //! The shortest list of changes that turns the device we have into the one we want.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use ipnet::IpNet;
 
-use crate::model::{Device, LinkState, Peer, PrivateKey, PublicKey};
+use crate::model::{Device, LinkState, Peer, PrivateKey, PublicKey, Route, Rule};
 
 /// One step on an interface. A list of them is carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,9 @@ pub enum Change {
         peer: Peer,
     },
     /// Routes a destination to the interface.
-    AddRoute(IpNet),
+    AddRoute(Route),
+    /// Sends packets to a routing table.
+    AddRule(Rule),
     /// Makes the interface, as [`Device::blank`].
     CreateInterface,
     /// Removes an overlay address.
@@ -27,7 +29,11 @@ pub enum Change {
     /// Removes a peer and its session.
     RemovePeer(PublicKey),
     /// Removes a route of ours.
-    RemoveRoute(IpNet),
+    RemoveRoute(Route),
+    /// Removes a rule of ours.
+    RemoveRule(Rule),
+    /// Marks the packets that WireGuard itself sends; `None` leaves them unmarked.
+    SetFwmark(Option<NonZeroU32>),
     /// Moves the UDP socket; `None` to any free port.
     SetListenPort(Option<NonZeroU16>),
     /// Sets the largest packet, in bytes.
@@ -56,8 +62,12 @@ pub fn diff(have: Option<&Device>, want: &Device) -> Vec<Change> {
     if have.is_none() {
         changes.push(Change::CreateInterface);
     }
-    let Device { addresses, listen_port, mtu, peers, private_key, routes, state } = have.unwrap_or(&blank);
+    let Device { addresses, fwmark, listen_port, mtu, peers, private_key, routes, rules, state } =
+        have.unwrap_or(&blank);
 
+    // The rule that catches everything goes first and comes last: without the rest it would catch too much.
+    let surplus = rules.iter().rev().filter(|rule| !want.rules.contains(rule));
+    changes.extend(surplus.copied().map(Change::RemoveRule));
     changes.extend(routes.difference(&want.routes).copied().map(Change::RemoveRoute));
     changes.extend(addresses.difference(&want.addresses).copied().map(Change::RemoveAddress));
     let mut kept = Vec::new();
@@ -79,6 +89,9 @@ pub fn diff(have: Option<&Device>, want: &Device) -> Vec<Change> {
     if *private_key != want.private_key {
         changes.push(Change::SetPrivateKey(want.private_key.clone()));
     }
+    if *fwmark != want.fwmark {
+        changes.push(Change::SetFwmark(want.fwmark));
+    }
     if *listen_port != want.listen_port {
         changes.push(Change::SetListenPort(want.listen_port));
     }
@@ -96,5 +109,6 @@ pub fn diff(have: Option<&Device>, want: &Device) -> Vec<Change> {
         changes.push(Change::SetState(want.state));
     }
     changes.extend(want.routes.difference(routes).copied().map(Change::AddRoute));
+    changes.extend(want.rules.difference(rules).copied().map(Change::AddRule));
     changes
 }

@@ -17,4 +17,4 @@ pub use joining::{Joining, Verdict};
 pub use session::{Action, Deadline, Event, Hint, Outcome, Peers, Session, Talk, Trouble, Why};
 pub use spread::spread;
 pub use summary::summarize;
-pub use target::{DEFAULT_MTU, Surroundings, settle, target};
+pub use target::{DEFAULT_MTU, Overlaps, Target, settle, target};

@@ -1,16 +1,20 @@
 //! What a membership looks like from outside.
 
+use std::collections::BTreeSet;
+
 use super::target::SESSION_LIFETIME;
 use crate::model::{
     Backend, ErrorReport, LinkState, Membership, NetworkStatus, Observation, PeerStats, PeerStatus, Phase, Relay,
-    State, Status, Switch,
+    State, Status, Switch, Withheld,
 };
 
-/// Summarizes a saved membership and what the host shows of it; `backend` is who carries `have`.
+/// Summarizes a saved membership and what the host shows of it; `backend` is who carries `have`, `withheld` what of the
+/// assignment is not carried out.
 pub fn summarize(
     membership: &Membership,
     have: Option<&Observation>,
     backend: Option<Backend>,
+    withheld: &BTreeSet<Withheld>,
     error: Option<ErrorReport>,
 ) -> Status {
     let enrolled = membership.enrolled();
@@ -23,6 +27,7 @@ pub fn summarize(
         (_, Some(_)) if up => State::Up,
         (_, Some(_)) => State::Down,
     };
+    let remarks = assignment.into_iter().flat_map(|assignment| &assignment.remarks);
     let nodes = assignment.into_iter().flat_map(|assignment| &assignment.nodes);
     Status {
         backend: backend.filter(|_| have.is_some()),
@@ -49,7 +54,7 @@ pub fn summarize(
             .collect(),
         peers: have.map(peers).unwrap_or_default(),
         public_key: membership.identity.private_key.public_key(),
-        remarks: assignment.into_iter().flat_map(|assignment| &assignment.remarks).map(ToString::to_string).collect(),
+        remarks: remarks.map(ToString::to_string).chain(withheld.iter().map(ToString::to_string)).collect(),
         server: membership.server.to_string(),
         since: None,
         state,

@@ -1,10 +1,14 @@
 //! What every link does, whoever carries its packets.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
+};
 
 use enroll_agent::{
     link::{self, Link, LinkError},
-    model::{Backend, Device, LinkState, Peer, PresharedKey},
+    model::{Backend, Device, Family, LinkState, Peer, PresharedKey, Route, Rule, Table},
     plan::{Change, diff},
 };
 use ipnet::IpNet;
@@ -30,6 +34,7 @@ pub(crate) const EVERYWHERE: &[Case] = cases! {
     changes_addresses_and_keeps_the_routes
     changes_endpoint_and_keepalive_in_place
     changes_mtu_port_and_key
+    changes_routes_rules_and_mark
     clears_an_endpoint_by_making_the_peer_anew
     goes_down_and_up
     makes_a_blank_interface
@@ -49,6 +54,7 @@ pub(crate) const REAL: &[Case] = cases! {
     leaves_out_a_route_that_is_taken
     notices_that_the_interface_was_deleted
     refuses_an_interface_of_somebody_else
+    removes_its_rules_with_the_interface
     survives_a_port_that_is_taken
 };
 
@@ -141,7 +147,7 @@ async fn changes_addresses_and_keeps_the_routes(on: On) {
     want.addresses = nets(["10.99.1.1/24", "fd99:1::1/64"]);
     bring(&mut link, &want).await;
     want.addresses.clear();
-    want.routes.insert(net("10.96.0.0/16"));
+    want.routes.insert(Route::main(net("10.96.0.0/16")));
     bring(&mut link, &want).await;
     want.routes.clear();
     bring(&mut link, &want).await;
@@ -167,6 +173,29 @@ async fn changes_mtu_port_and_key(on: On) {
     want.listen_port = 51900.try_into().ok();
     bring(&mut link, &want).await;
     want.private_key = own_key(2);
+    bring(&mut link, &want).await;
+}
+
+async fn changes_routes_rules_and_mark(on: On) {
+    let mut link = open(on).await;
+    let mut want = device();
+    bring(&mut link, &want).await;
+
+    let own = |text: &str| Route::new(net(text), None, Table::Own);
+    want.routes.extend([own("0.0.0.0/0"), own("::/0"), own("10.98.0.0/16")]);
+    want.routes.insert(Route::new(net("10.94.0.0/16"), NonZeroU32::new(300), Table::Main));
+    want.routes.insert(Route::new(net("fd94::/48"), NonZeroU32::new(300), Table::Main));
+    want.rules = rules();
+    want.fwmark = Some(name("enroll0").mark());
+    bring(&mut link, &want).await;
+    want.rules.pop_first();
+    want.rules.pop_last();
+    want.routes.remove(&own("0.0.0.0/0"));
+    bring(&mut link, &want).await;
+    // A mark lasts over other changes of the socket.
+    want.listen_port = 51900.try_into().ok();
+    bring(&mut link, &want).await;
+    want = device();
     bring(&mut link, &want).await;
 }
 
@@ -244,7 +273,7 @@ async fn carries_a_thousand_routes(on: On) {
     let mut want = device();
     for number in 0..1000_u16 {
         let [high, low] = number.to_be_bytes();
-        want.routes.insert(IpNet::new([10, 50 + high, low, 0].into(), 24).unwrap());
+        want.routes.insert(Route::main(IpNet::new([10, 50 + high, low, 0].into(), 24).unwrap()));
     }
     bring(&mut link, &want).await;
 
@@ -260,6 +289,41 @@ async fn notices_that_the_interface_was_deleted(on: On) {
 
     assert_eq!(link.observe().await.unwrap(), None);
     bring(&mut link, &device()).await;
+}
+
+async fn removes_its_rules_with_the_interface(on: On) {
+    let mut link = open(on).await;
+    let want = Device { rules: rules(), ..device() };
+    bring(&mut link, &want).await;
+    link.remove().await.unwrap();
+    assert_eq!(link::sweep(&[]).await.unwrap(), 0);
+
+    // As after a crash and the end of the interface.
+    bring(&mut link, &want).await;
+    delete("enroll0").await;
+    assert_eq!(link::sweep(&[name("enroll0")]).await.unwrap(), 0, "whose interface may come again");
+    let fewer = Device { rules: rules().into_iter().take(1).collect(), ..device() };
+    assert_eq!(link.observe().await.unwrap(), None);
+    link.apply(&diff(None, &fewer)).await.unwrap();
+    assert_eq!(device_of(&mut link).await, fewer);
+    delete("enroll0").await;
+    assert_eq!(link::sweep(&[name("enroll1")]).await.unwrap(), 1);
+    assert_eq!(link::sweep(&[]).await.unwrap(), 0);
+}
+
+fn rules() -> BTreeSet<Rule> {
+    let ips: [IpAddr; 2] = ["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
+    let tables = [Table::Main, Table::Own];
+    let of_ips = ips.into_iter().flat_map(|ip| {
+        let from = tables.map(|table| Rule::From { source: ip, table });
+        from.into_iter().chain([Rule::To(ip)])
+    });
+    let of_families = [Family::V4, Family::V6].map(|family| [Rule::Specific(family), Rule::Unmarked(family)]);
+    of_ips.chain(of_families.into_iter().flatten()).collect()
+}
+
+fn routes<const N: usize>(texts: [&str; N]) -> BTreeSet<Route> {
+    texts.map(|text| Route::main(net(text))).into()
 }
 
 async fn refuses_an_interface_of_somebody_else(on: On) {
@@ -280,15 +344,15 @@ async fn leaves_out_a_route_that_is_taken(on: On) {
     theirs.listen_port = 51999.try_into().ok();
     theirs.private_key = own_key(2);
     theirs.addresses = nets(["10.95.0.1/24"]);
-    theirs.routes = nets(["10.94.7.0/24"]);
+    theirs.routes = routes(["10.94.7.0/24"]);
     bring(&mut owner, &theirs).await;
     let mut link = open(on).await;
     let mut want = device();
-    want.routes = nets(["10.94.6.0/24", "10.94.7.0/24", "10.94.8.0/24"]);
+    want.routes = routes(["10.94.6.0/24", "10.94.7.0/24", "10.94.8.0/24"]);
 
     link.apply(&diff(None, &want)).await.unwrap();
 
-    want.routes = nets(["10.94.6.0/24", "10.94.8.0/24"]);
+    want.routes = routes(["10.94.6.0/24", "10.94.8.0/24"]);
     assert_eq!(device_of(&mut link).await, want);
     assert_eq!(device_of(&mut owner).await, theirs, "the other keeps its route");
 }
@@ -302,7 +366,7 @@ async fn leaves_out_ipv6_where_it_is_disabled(on: On) {
 
     let seen = device_of(&mut link).await;
     assert_eq!(seen.addresses, nets(["10.99.0.1/24"]));
-    assert_eq!(seen.routes, nets(["10.98.0.0/16"]));
+    assert_eq!(seen.routes, routes(["10.98.0.0/16"]));
     assert_eq!(seen.state, LinkState::Up);
 }
 

@@ -1,10 +1,13 @@
 //! What the cases share: devices, interfaces seen from outside, waiting for a fact.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use enroll_agent::{
     link::{self, AnyLink, Link, Memory},
-    model::{Backend, Device, InterfaceName, LinkState, Peer, PrivateKey, PublicKey},
+    model::{Backend, Device, InterfaceName, LinkState, Peer, PrivateKey, PublicKey, Route},
     plan::diff,
 };
 use ipnet::IpNet;
@@ -46,11 +49,13 @@ pub(crate) async fn device_of(link: &mut AnyLink) -> Device {
 pub(crate) fn device() -> Device {
     Device {
         addresses: nets(["10.99.0.1/24", "fd99::1/64"]),
+        fwmark: None,
         listen_port: 51821.try_into().ok(),
         mtu: 1380,
         peers: BTreeMap::from([(peer_key(1), peer(["10.99.0.2/32", "fd99::2/128", "10.98.0.0/16"]))]),
         private_key: own_key(1),
-        routes: nets(["10.98.0.0/16", "fd98::/48"]),
+        routes: ["10.98.0.0/16", "fd98::/48"].map(|text| Route::main(net(text))).into(),
+        rules: BTreeSet::new(),
         state: LinkState::Up,
     }
 }

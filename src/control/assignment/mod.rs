@@ -5,7 +5,7 @@ mod error;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU32},
 };
 
 use ipnet::IpNet;
@@ -71,9 +71,13 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         }
     }
     refuse_overlaps(&assignment.nodes)?;
-    let PushedPeers { peers, remarks: about_peers } = peers(pull.peers.as_deref().unwrap_or_default(), &own)?;
+    let PushedPeers { default_gateway, peers, remarks: about_peers, route_metrics } = PushedPeers {
+        default_gateway: pull.default_gateway.0.filter(|_| pull.change_default_gateway),
+        route_metrics: route_metrics(pull.egress_network_routes.as_deref().unwrap_or_default())?,
+        ..peers(pull.peers.as_deref().unwrap_or_default(), &own)?
+    };
     remarks.extend(about_peers);
-    Ok(Assignment { peers, remarks, ..assignment })
+    Ok(Assignment { default_gateway, peers, remarks, route_metrics, ..assignment })
 }
 
 /// The WireGuard key that the server knows this host by.
@@ -81,13 +85,17 @@ pub fn host_key(pull: &wire::HostPull) -> PublicKey {
     pull.host.public_key.into()
 }
 
-/// A host's peers, without the rest of an assignment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A host's peers and how they are used, without the rest of an assignment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PushedPeers {
+    /// See [`Assignment::default_gateway`].
+    pub default_gateway: Option<IpAddr>,
     /// All of them.
     pub peers: BTreeMap<PublicKey, Peer>,
     /// What was left out, and why.
     pub remarks: BTreeSet<Remark>,
+    /// See [`Assignment::route_metrics`].
+    pub route_metrics: BTreeMap<IpNet, NonZeroU32>,
 }
 
 /// Checks the peers that were pushed to the host of `identity`.
@@ -97,7 +105,11 @@ pub struct PushedPeers {
 pub fn pushed_peers(update: &wire::HostPeerUpdate, identity: &Identity) -> Result<PushedPeers, AssignmentError> {
     refuse_foreign(update.host.id, identity)?;
     let listed = update.host_peers.as_ref().or(update.peers_compat.as_ref());
-    peers(listed.map_or(&[], Vec::as_slice), &own_keys(identity))
+    Ok(PushedPeers {
+        default_gateway: update.default_gateway.0.filter(|_| update.change_default_gateway),
+        route_metrics: route_metrics(update.egress_network_routes.as_deref().unwrap_or_default())?,
+        ..peers(listed.map_or(&[], Vec::as_slice), &own_keys(identity))?
+    })
 }
 
 fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<PushedPeers, AssignmentError> {
@@ -112,7 +124,23 @@ fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<PushedPeers, 
         merge(peers.entry(public_key).or_default(), peer);
     }
     refuse_shared_allowed_ips(&peers)?;
-    Ok(PushedPeers { peers, remarks })
+    Ok(PushedPeers { peers, remarks, ..PushedPeers::default() })
+}
+
+/// Reads the metrics of routes; behind a gateway that translates addresses it is the virtual range that is routed.
+fn route_metrics(routes: &[wire::EgressNetworkRoutes]) -> Result<BTreeMap<IpNet, NonZeroU32>, AssignmentError> {
+    let mut metrics = BTreeMap::new();
+    for range in routes.iter().flat_map(|routes| routes.ranges_with_metric.iter().flatten()) {
+        let Some(metric) = NonZeroU32::new(range.route_metric) else { continue };
+        for text in [&range.network, &range.virtual_network].into_iter().filter(|text| !text.is_empty()) {
+            let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            let net = net.map_err(|_| AssignmentError::EgressRange(text.clone()))?;
+            // Of two gateways to one range the server gives us the one with the lowest metric.
+            let lowest = metrics.entry(net.trunc()).or_insert(metric);
+            *lowest = metric.min(*lowest);
+        }
+    }
+    Ok(metrics)
 }
 
 /// The key in force, the one that is being announced, and the one before, which a server may fall back to.

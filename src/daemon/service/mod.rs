@@ -176,6 +176,7 @@ impl Service {
             }
             self.show_deleted();
             self.enroll_configured();
+            self.sweep();
         }
         let board = self.board.clone();
         self.tasks.spawn_local(async move {
@@ -226,6 +227,15 @@ impl Service {
         let (keeper, inbox) = Keeper::new(work, rhythm, self.board.clone(), begun);
         self.kept.insert(server.clone(), inbox);
         self.tasks.spawn_local(async move { Finished::Kept(server, keeper.run().await) });
+    }
+
+    fn sweep(&mut self) {
+        let store = self.hands.store.clone();
+        self.aside(async move {
+            if let Err(error) = membership::sweep(&store).await {
+                tracing::warn!(error = %describe(&error), "what an earlier run may have left behind stays");
+            }
+        });
     }
 
     /// Memberships that the server has ended stay in sight until somebody forgets them.
