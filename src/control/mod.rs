@@ -8,6 +8,7 @@ mod assignment;
 mod document;
 mod failure;
 mod push;
+mod resolver;
 mod rest;
 pub mod seal;
 mod trust;

@@ -2,11 +2,7 @@
 //!
 //! The token is part of a path, so no error here carries a URL.
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use reqwest::{Client, Method, RequestBuilder, Response, header, redirect};
 use rustls::ClientConfig;
@@ -16,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     failure::{Garbled, RestError},
+    resolver::Resolver,
     wire,
 };
 use crate::model::{Identity, NetworkName, Secret, Server};
@@ -25,8 +22,7 @@ use crate::model::{Identity, NetworkName, Secret, Server};
 pub struct Rest {
     client: Client,
     jwt: Option<Secret>,
-    /// Where the first answer came from.
-    remote: OnceLock<IpAddr>,
+    resolver: Resolver,
     server: Server,
     tls: Arc<ClientConfig>,
 }
@@ -50,13 +46,15 @@ pub enum Freshness {
 }
 
 impl Rest {
-    /// Prepares to talk to `server`; nothing is sent yet.
+    /// Prepares to talk to `server`; nothing is sent yet. `known` are its addresses when it was last talked to, for when
+    /// its name cannot be looked up.
     ///
     /// # Errors
     /// [`RestError::Setup`] if the HTTP client cannot be made.
-    pub fn new(server: Server, tls: &Arc<ClientConfig>) -> Result<Self, RestError> {
-        let client = client(tls)?;
-        Ok(Self { client, jwt: None, remote: OnceLock::new(), server, tls: Arc::clone(tls) })
+    pub fn new(server: Server, known: &BTreeSet<IpAddr>, tls: &Arc<ClientConfig>) -> Result<Self, RestError> {
+        let resolver = Resolver::new(server.host(), known);
+        let client = client(tls, resolver.clone())?;
+        Ok(Self { client, jwt: None, resolver, server, tls: Arc::clone(tls) })
     }
 
     /// Whom this conversation trusts.
@@ -66,7 +64,7 @@ impl Rest {
 
     /// Gives up connections that may be dead since this machine moved; what was proven holds on.
     pub fn reconnect(&mut self) -> Result<(), RestError> {
-        self.client = client(&self.tls)?;
+        self.client = client(&self.tls, self.resolver.clone())?;
         Ok(())
     }
 
@@ -75,18 +73,25 @@ impl Rest {
         &self.server
     }
 
-    /// The server's address; `None` before its first answer.
-    pub fn remote(&self) -> Option<IpAddr> {
-        self.remote.get().copied()
+    /// The server's addresses, as last looked up or known from before; empty before the first lookup.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.resolver.addresses()
     }
 
     /// Goes on with the address the server gave for all further calls.
-    pub fn move_to(&mut self, api: &Server) {
+    ///
+    /// # Errors
+    /// [`RestError::Setup`] if the HTTP client cannot be made.
+    pub fn move_to(&mut self, api: &Server) -> Result<(), RestError> {
+        if self.server.host() != api.host() {
+            self.resolver = Resolver::new(api.host(), &BTreeSet::new());
+            self.reconnect()?;
+        }
         if self.server != *api {
             self.server = api.clone();
             self.jwt = None;
-            self.remote = OnceLock::new();
         }
+        Ok(())
     }
 
     /// Redeems a token: shows it with the host's public facts.
@@ -164,11 +169,7 @@ impl Rest {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, RestError> {
         let sent = request.send().await;
-        let response = sent.map_err(|source| RestError::from_sending(&self.server, &source))?;
-        if let Some(remote) = response.remote_addr() {
-            self.remote.get_or_init(|| remote.ip());
-        }
-        Ok(response)
+        sent.map_err(|source| RestError::from_sending(&self.server, &source))
     }
 
     /// Takes any answer of status 200 as a yes; the bodies of these calls say nothing more.
@@ -247,9 +248,10 @@ impl Rest {
     }
 }
 
-fn client(tls: &ClientConfig) -> Result<Client, RestError> {
+fn client(tls: &ClientConfig, resolver: Resolver) -> Result<Client, RestError> {
     Client::builder()
         .tls_backend_preconfigured(tls.clone())
+        .dns_resolver(resolver)
         .https_only(true)
         .http1_only()
         .redirect(redirect::Policy::none())

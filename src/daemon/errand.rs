@@ -37,11 +37,16 @@ pub(super) struct Order {
 #[derive(Debug)]
 pub(super) enum Command {
     /// Take over settings.
-    Adopt(Overrides),
+    Adopt(Box<Overrides>),
     /// Take the interface down until further notice.
     Down,
     /// Take over settings and redeem a further key, or go on with the one on its way.
-    Further { overrides: Overrides, progress: mpsc::UnboundedSender<Stage>, timeout: Duration, token: Option<Token> },
+    Further {
+        overrides: Box<Overrides>,
+        progress: mpsc::UnboundedSender<Stage>,
+        timeout: Duration,
+        token: Option<Token>,
+    },
     /// Leave the server, or one network of it.
     Leave(Option<NetworkName>),
     /// Make a new WireGuard key.

@@ -132,12 +132,6 @@ impl MembershipError {
     /// Returns what kind of failure this is.
     pub fn class(&self) -> Class {
         match self {
-            Self::Assignment { .. }
-            | Self::Host { .. }
-            | Self::Overlap { .. }
-            | Self::PortTaken(_)
-            | Self::Push(_)
-            | Self::Stopped => Class::Other,
             Self::Deleted(_)
             | Self::NotEnrolled
             | Self::NotInNetwork(_)
@@ -163,7 +157,13 @@ impl MembershipError {
             {
                 Class::Denied
             }
-            Self::Store(_) => Class::Other,
+            Self::Assignment { .. }
+            | Self::Host { .. }
+            | Self::Overlap { .. }
+            | Self::PortTaken(_)
+            | Self::Push(_)
+            | Self::Stopped
+            | Self::Store(_) => Class::Other,
             Self::TimedOut { .. } | Self::Unclear { .. } | Self::Unconfirmed(_) => Class::Temporary,
             Self::Trust(_) => Class::Configuration,
         }

@@ -47,9 +47,11 @@ pub struct Hands {
 impl Hands {
     /// Opens a conversation with the server of a membership, at the address it wants; nothing is sent yet.
     fn rest(&self, membership: &Membership) -> Result<Rest, MembershipError> {
-        let server = membership.enrolled().map_or(&membership.server, |enrolled| &enrolled.api);
+        let enrolled = membership.enrolled();
+        let server = enrolled.map_or(&membership.server, |enrolled| &enrolled.api);
+        let known = enrolled.map(|enrolled| enrolled.server_addresses.clone()).unwrap_or_default();
         let tls = client_config(self.ca_file.as_ref().or(membership.policy.ca_file.as_ref()).map(PathBuf::as_path))?;
-        Ok(Rest::new(server.clone(), &tls)?)
+        Ok(Rest::new(server.clone(), &known, &tls)?)
     }
 
     /// Returns the only membership's server.

@@ -60,7 +60,7 @@ impl Work {
             let error = match self.rest.register(&token, &host).await {
                 Ok(Registered { networks, response }) => {
                     if let Some(api) = control::server_facts(&response.server_config).api {
-                        self.rest.move_to(&api);
+                        self.rest.move_to(&api)?;
                     }
                     self.note_counted(&fingerprint)?;
                     return Ok(Redeemed::Just { networks: networks.map(|names| names.into_iter().collect()) });

@@ -57,7 +57,7 @@ pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal,
     work.authenticate().await?;
     let assignment = work.pull(Freshness::Cached).await?;
     let have = work.tunnel.observe().await?.cloned();
-    let surroundings = tunnel::surroundings(&work.membership, work.rest.remote()).await?;
+    let surroundings = tunnel::surroundings(&work.membership, work.rest.addresses()).await?;
     let Step { changes, withheld } = tunnel::step(&work.membership, &assignment, have.as_ref(), &surroundings)?;
     let mut imagined = Memory::with(have);
     imagined.apply(&changes).await?;

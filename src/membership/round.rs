@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{MembershipError, Work};
+use super::{MembershipError, Work, describe};
 use crate::{
     control::Freshness,
     daemon::clock,
@@ -49,12 +49,26 @@ impl Work {
             (true, false) => self.authenticate().await,
             (false, false) => Ok(()),
         };
-        match told {
+        let done = match told {
             Ok(()) => self.round(peers).await,
             Err(error) => {
                 self.note_failure(&error);
                 Err(error)
             }
+        };
+        if done.is_err() {
+            self.keep_way().await;
+        }
+        done
+    }
+
+    /// Sees to it that the server, found elsewhere than before, can be reached past a default route of ours.
+    async fn keep_way(&mut self) {
+        if self.rest.addresses() == *self.tunnel.servers() {
+            return;
+        }
+        if let Err(error) = self.bring_up().await {
+            tracing::warn!(error = %describe(&error), "the way to the server may lead into the tunnel");
         }
     }
 
@@ -111,7 +125,8 @@ impl Work {
             Switch::Off => 0,
             Switch::On => self.apply(&assignment).await?,
         };
-        if news != News::Nothing {
+        let known = self.membership.enrolled().map(|enrolled| &enrolled.server_addresses);
+        if news != News::Nothing || known != Some(&self.rest.addresses()) {
             self.keep(assignment)?;
         }
         Ok(Round { changes, news })

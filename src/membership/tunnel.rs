@@ -20,6 +20,8 @@ pub struct Tunnel {
     /// What the interface looked like last; `None` when there was none.
     last: Option<Observation>,
     link: AnyLink,
+    /// The server's addresses when the interface was last put in order.
+    servers: BTreeSet<IpAddr>,
     /// What the server asked for and did not get when the interface was last put in order.
     withheld: BTreeSet<Withheld>,
 }
@@ -29,7 +31,7 @@ impl Tunnel {
     pub fn open(backend: Backend, membership: &Membership) -> Result<Self, MembershipError> {
         let keys = membership.identity.interface_keys();
         let link = link::open(backend, membership.interface.clone(), keys)?;
-        Ok(Self { backend, futile: Vec::new(), last: None, link, withheld: BTreeSet::new() })
+        Ok(Self { backend, futile: Vec::new(), last: None, link, servers: BTreeSet::new(), withheld: BTreeSet::new() })
     }
 
     /// Who carries the packets.
@@ -53,6 +55,11 @@ impl Tunnel {
         &self.withheld
     }
 
+    /// The server's addresses when the interface was last put in order.
+    pub fn servers(&self) -> &BTreeSet<IpAddr> {
+        &self.servers
+    }
+
     /// The UDP port when it was last looked at.
     pub fn port(&self) -> Option<NonZeroU16> {
         self.last.as_ref().and_then(|have| have.device.listen_port)
@@ -60,14 +67,15 @@ impl Tunnel {
 
     /// Brings the interface in step with `assignment`; returns how many changes that took.
     ///
-    /// `server` is the enrollment server's address, which no route may take into the tunnel.
+    /// `servers` are the enrollment server's addresses, which no route may take into the tunnel.
     pub async fn apply(
         &mut self,
         membership: &Membership,
         assignment: &Assignment,
-        server: Option<IpAddr>,
+        servers: BTreeSet<IpAddr>,
     ) -> Result<usize, MembershipError> {
-        let surroundings = surroundings(membership, server).await?;
+        self.servers.clone_from(&servers);
+        let surroundings = surroundings(membership, servers).await?;
         self.observe().await?;
         let Step { changes, withheld } = step(membership, assignment, self.last.as_ref(), &surroundings)?;
         if withheld != self.withheld {
@@ -132,7 +140,7 @@ pub(super) fn step(
 /// What of the saved assignment would be left out now, without the server.
 pub(super) async fn withheld(membership: &Membership, have: Option<&Observation>) -> BTreeSet<Withheld> {
     let (Some(enrolled), Switch::On) = (membership.enrolled(), membership.switch) else { return BTreeSet::new() };
-    match surroundings(membership, None).await {
+    match surroundings(membership, enrolled.server_addresses.clone()).await {
         Ok(surroundings) => step(membership, &enrolled.assignment, have, &surroundings),
         Err(error) => Err(error),
     }
@@ -142,11 +150,11 @@ pub(super) async fn withheld(membership: &Membership, have: Option<&Observation>
 /// Looks at what there is around the interface of `membership`.
 pub(super) async fn surroundings(
     membership: &Membership,
-    server: Option<IpAddr>,
+    servers: BTreeSet<IpAddr>,
 ) -> Result<Surroundings, MembershipError> {
-    let Around { path_mtu, routes } = link::around(&membership.interface, server).await?;
+    let Around { path_mtu, routes } = link::around(&membership.interface, servers.first().copied()).await?;
     let links = facts::networks(&membership.interface);
-    Ok(Surroundings { links, name_servers: facts::name_servers(), path_mtu, routes, server })
+    Ok(Surroundings { links, name_servers: facts::name_servers(), path_mtu, routes, servers })
 }
 
 /// Refuses a port that the owner asked for and somebody else has.

@@ -151,8 +151,7 @@ impl Work {
         }
         tracing::warn!(%error, server = %self.membership.server, "going back to the server that the key names");
         self.unreachable = Some(self.rest.server().clone());
-        self.rest.move_to(&self.membership.server);
-        Ok(())
+        Ok(self.rest.move_to(&self.membership.server)?)
     }
 
     /// Makes a call that needs authentication; a token that the server does not accept any more is renewed once.
@@ -184,7 +183,7 @@ impl Work {
 
     /// Configures the interface as `assignment` says.
     pub(super) async fn apply(&mut self, assignment: &Assignment) -> Result<usize, MembershipError> {
-        self.tunnel.apply(&self.membership, assignment, self.rest.remote()).await
+        self.tunnel.apply(&self.membership, assignment, self.rest.addresses()).await
     }
 
     /// Saves `assignment` as the one in force; a key on its way counts as redeemed.
@@ -222,6 +221,7 @@ impl Work {
             assignment,
             fingerprints,
             redeeming,
+            server_addresses: self.rest.addresses(),
             server_name: known.name,
             server_version: known.version,
         }));

@@ -1,6 +1,9 @@
 //! This host's enrollment with one server, as it is saved.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +68,9 @@ pub struct Enrolled {
     pub fingerprints: BTreeSet<String>,
     /// A further key that may or may not have been shown to the server yet.
     pub redeeming: Option<Redeeming>,
+    /// Where `api` was when it was last talked to.
+    #[serde(default)]
+    pub server_addresses: BTreeSet<IpAddr>,
     /// The server's own name and version.
     pub server_name: String,
     /// Version the server last reported.

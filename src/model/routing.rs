@@ -1,6 +1,7 @@
 //! Where packets go: routes to the interface, and rules that say which packets see which routes.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     num::{NonZeroU16, NonZeroU32},
 };
@@ -101,8 +102,8 @@ pub struct Surroundings {
     pub path_mtu: Option<NonZeroU16>,
     /// Routes of others in the main table, default routes left out.
     pub routes: Vec<Neighbour>,
-    /// The enrollment server's address; `None` until it answered.
-    pub server: Option<IpAddr>,
+    /// The enrollment server's addresses; empty until one is known.
+    pub servers: BTreeSet<IpAddr>,
 }
 
 /// A network that another interface of this machine leads to.

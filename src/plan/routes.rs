@@ -36,12 +36,12 @@ impl<'a> Obstacles<'a> {
         endpoints: impl Iterator<Item = IpAddr>,
         allowed: &'a [IpNet],
     ) -> Self {
-        let Surroundings { links, name_servers, path_mtu: _, routes, server } = surroundings;
+        let Surroundings { links, name_servers, path_mtu: _, routes, servers } = surroundings;
         let mut claims = BTreeMap::new();
         let mut claim = |net: IpNet, obstacle| {
             claims.entry(net.trunc()).or_insert(obstacle);
         };
-        if let Some(ip) = *server {
+        for &ip in servers {
             claim(ip.into(), Obstacle::Server(ip));
         }
         for &ip in name_servers {
@@ -117,7 +117,7 @@ mod tests {
             name_servers: vec!["172.20.0.53".parse().unwrap()],
             path_mtu: None,
             routes: vec![on("tun0", "10.8.0.0/16")],
-            server: "198.51.100.20".parse().ok(),
+            servers: ["198.51.100.20".parse().unwrap()].into(),
         };
         let endpoint: IpAddr = "2001:db8::20".parse().unwrap();
         let obstacles = Obstacles::new(&surroundings, [endpoint].into_iter(), &[]);

@@ -12,6 +12,7 @@ mod run;
 mod scenario;
 mod service;
 mod status;
+mod traffic;
 mod world;
 
 use std::process::ExitCode;
@@ -25,5 +26,6 @@ fn main() -> ExitCode {
     cases.extend(run::cases());
     cases.extend(scenario::cases());
     cases.extend(service::cases());
+    cases.extend(traffic::cases());
     lab::trials(cases)
 }

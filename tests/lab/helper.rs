@@ -25,6 +25,7 @@ use super::{
     ping::ping,
     protocol::{Answer, Exit, Output, Program, Request, Spawned, Uplink},
     role::{self, Role},
+    snapshot::snapshot,
 };
 
 /// Serves the hub until it closes our standard input, then kills what is left.
@@ -75,6 +76,7 @@ impl Helper {
                 self.pings = self.pings.wrapping_add(1);
                 value(ping(to, replies, deadline, self.pings)?)
             }
+            Request::Snapshot => value(with_netlink(async |handle| snapshot(handle).await)?),
             Request::Signal { handle, signal } => value(self.running(handle)?.signal(signal)?),
             Request::Spawn(program) => {
                 let running = Running::start(program)?;
@@ -185,7 +187,7 @@ fn configure(uplink: Uplink) -> Result<()> {
     })
 }
 
-fn with_netlink(ask: impl AsyncFnOnce(&rtnetlink::Handle) -> Result<()>) -> Result<()> {
+fn with_netlink<T>(ask: impl AsyncFnOnce(&rtnetlink::Handle) -> Result<T>) -> Result<T> {
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let handle = netlink::connect()?;
         ask(&handle).await

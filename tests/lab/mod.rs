@@ -31,6 +31,7 @@ mod node;
 mod ping;
 mod protocol;
 mod role;
+mod snapshot;
 mod trials;
 
 use std::{

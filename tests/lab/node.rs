@@ -110,6 +110,14 @@ impl Node {
         self.ask(&Request::Interfaces)
     }
 
+    /// Describes everything about the node's network that an agent could change, in lines that can be compared.
+    ///
+    /// # Errors
+    /// If the node is gone.
+    pub(crate) fn snapshot(&self) -> Result<Vec<String>> {
+        self.ask(&Request::Snapshot)
+    }
+
     fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T> {
         ask(&self.helper, request).with_context(|| format!("node {}", self.name))
     }

@@ -28,6 +28,8 @@ pub(super) enum Request {
     Output { handle: usize },
     /// Answers [`super::Pings`].
     Ping { to: IpAddr, replies: usize, deadline: Duration },
+    /// Answers `Vec<String>`, what a machine's network looks like.
+    Snapshot,
     /// Sends a signal by its number, unless the process has ended; answers nothing.
     Signal { handle: usize, signal: i32 },
     /// Answers [`Spawned`].

@@ -154,7 +154,7 @@ impl Service {
             let kept = Kept { inbox: inbox.clone(), server };
             let board = self.board.clone();
             self.aside(requests::further(call, kept, board, move |progress| Command::Further {
-                overrides,
+                overrides: Box::new(overrides),
                 progress,
                 timeout,
                 token,

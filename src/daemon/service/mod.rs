@@ -297,7 +297,7 @@ impl Service {
         self.enrollments = enrollments;
         for (server, inbox) in &self.kept {
             let (reply, _) = oneshot::channel();
-            let command = Command::Adopt(self.overrides(server));
+            let command = Command::Adopt(Box::new(self.overrides(server)));
             // A keeper that has ended needs no settings.
             for message in [Message::Poll(self.settings.poll), Message::Order(errand::Order { command, reply })] {
                 drop(inbox.send(message));

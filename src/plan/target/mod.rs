@@ -131,7 +131,8 @@ fn around(family: Family, surroundings: &Surroundings) -> impl Iterator<Item = R
     let addresses = surroundings.links.iter().map(|neighbour| neighbour.net.addr());
     let outside = addresses.filter(|ip| !ip.is_loopback() && !is_link_local(*ip));
     let outside = outside.map(|source| Rule::From { source, table: Table::Main });
-    let rules = outside.chain(surroundings.server.map(Rule::To)).filter(move |rule| rule.family() == family);
+    let rules =
+        outside.chain(surroundings.servers.iter().copied().map(Rule::To)).filter(move |rule| rule.family() == family);
     rules.chain([Rule::Specific(family), Rule::Unmarked(family)])
 }
 

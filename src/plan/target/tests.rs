@@ -54,7 +54,7 @@ fn a_default_route_keeps_the_ways_that_the_machine_needs() {
         links: [("lo", "127.0.0.1/8"), ("eth0", "192.168.7.17/24"), ("eth0", "fe80::1/64"), ("eth0", "fd00:7::17/64")]
             .map(|(interface, net)| Neighbour { interface: interface.to_owned(), net: net.parse().unwrap() })
             .into(),
-        server: "203.0.113.5".parse().ok(),
+        servers: ["203.0.113.5".parse().unwrap()].into(),
         ..Surroundings::default()
     };
 
@@ -72,7 +72,7 @@ fn a_default_route_keeps_the_ways_that_the_machine_needs() {
 #[test]
 fn never_routes_what_the_tunnel_itself_needs() {
     let assignment = assignment(&["192.0.2.0/24", "203.0.113.0/24", "192.168.7.0/24", "192.168.40.0/24"]);
-    let surroundings = Surroundings { server: "203.0.113.5".parse().ok(), ..beside("192.168.7.17/24") };
+    let surroundings = Surroundings { servers: ["203.0.113.5".parse().unwrap()].into(), ..beside("192.168.7.17/24") };
 
     let Target { device, withheld } = target_of(&assignment, &Policy::default(), &surroundings).unwrap();
 
