@@ -128,7 +128,8 @@ async fn act(work: &mut Work, action: Action, pushed: Option<Box<wire::HostPeerU
         Action::Rotate => done(work.rotate_key().await.map(|()| synced(true, true))),
         Action::Round(talk) => round(work, talk).await,
         Action::SelectGateway => match work.select_gateways().await {
-            Ok(round) => Done { sync: Some(written(round)), ..done(Ok(synced(false, true))) },
+            Ok(Some(round)) => Done { sync: Some(written(round)), ..done(Ok(synced(false, true))) },
+            Ok(None) => done(Ok(Outcome::InOrder)),
             Err(error) => done(Err(error)),
         },
         Action::SetAside => {

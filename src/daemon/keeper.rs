@@ -16,6 +16,7 @@ use super::{
     board::Board,
     clock,
     errand::{After, Command, Done, Errand, Obeyed, Order, carry_out},
+    gateways::Gateways,
     hand::{Broker, Hand},
 };
 use crate::{
@@ -28,6 +29,7 @@ use crate::{
 /// One membership while it is served.
 pub(super) struct Keeper {
     board: Board,
+    gateways: Gateways,
     hand: Hand,
     inbox: mpsc::UnboundedReceiver<Message>,
     interface: InterfaceName,
@@ -95,6 +97,7 @@ impl Keeper {
         let (sender, inbox) = mpsc::unbounded_channel();
         let keeper = Self {
             board,
+            gateways: Gateways::default(),
             inbox,
             interface: work.membership().interface.clone(),
             interrupted: None,
@@ -129,6 +132,7 @@ impl Keeper {
                     After::GoOn | After::Switched => {}
                 },
                 () = until(deadline), if deadline.is_some() => self.tick(),
+                () = self.gateways.due() => self.tell(Event::Hinted(Hint::SelectGateway)),
             }
         }
     }
@@ -274,6 +278,7 @@ impl Keeper {
         let switch = work.membership().switch;
         self.rotating = work.is_rotating();
         self.seen = work.recent_status();
+        self.gateways.follow(work.gateways().as_ref(), matches!(outcome, Outcome::Synced { .. }));
         if let Some(session) = &mut self.session {
             // First, so that a key that was just confirmed is not made once more.
             session.set_rotating(self.rotating, clock::now());

@@ -14,6 +14,7 @@ mod board;
 pub mod clock;
 mod enroll;
 mod errand;
+mod gateways;
 mod hand;
 mod host;
 mod keeper;

@@ -1,36 +1,134 @@
 //! Choosing the nearest gateway, where the server leaves that to the host.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use uuid::Uuid;
+
 use super::{MembershipError, Round, Work};
 use crate::{
     control::{self, Candidate, Freshness},
     daemon::clock,
     endpoint,
-    model::RelayChoice,
-    plan::{self, Peers},
+    model::{NetworkName, Node, RelayChoice},
+    plan::{self, Peers, Standing},
 };
 
+/// The gateways that a host chose itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewaysInUse {
+    /// Where those answer probes that do.
+    pub answering: BTreeSet<SocketAddr>,
+    /// Whether one of them is silent in the tunnel.
+    pub any_silent: bool,
+}
+
 impl Work {
-    /// Measures the gateways of every network that selects one automatically, tells the server which is nearest, and
-    /// takes over what comes of it.
-    pub async fn select_gateways(&mut self) -> Result<Round, MembershipError> {
-        let host_id = self.membership.identity.host_id;
-        let pulled = self.call(async |rest| rest.pull(Freshness::Recomputed).await).await?;
-        let peers = self.call(async |rest| rest.peer_info(host_id).await).await?;
-        let candidates = control::candidates(&pulled, &peers);
-        for (network, node) in self.assignment().nodes {
-            let Some(listed) = candidates.get(&network).filter(|_| node.relay_choice == RelayChoice::Automatic) else {
-                continue;
-            };
-            let addresses: Vec<_> = listed.iter().map(|Candidate { address, node_id: _ }| *address).collect();
-            let distances = endpoint::distances(&addresses, clock::now).await;
-            let probed: Vec<_> = listed.iter().map(|candidate| candidate.node_id).zip(distances).collect();
-            let current = node.relay.as_ref().map(|relay| relay.node_id);
-            let chosen = plan::choose_gateway(current, &probed);
-            tracing::info!(%network, ?probed, ?chosen, "gateways were measured");
-            if chosen != current {
-                self.call(async |rest| rest.choose_gateway(node.id, chosen).await).await?;
+    /// Measures the gateways of every network that selects one automatically, and tells the server which is nearest if
+    /// that is another than before.
+    ///
+    /// Returns the round that takes over what comes of it; `None` if nothing changes.
+    pub async fn select_gateways(&mut self) -> Result<Option<Round>, MembershipError> {
+        // What the server was told, which the saved assignment does not say yet.
+        let mut told: BTreeMap<NetworkName, Option<Uuid>> = BTreeMap::new();
+        let mut in_use = BTreeSet::new();
+        // Behind a gateway a host is told of no other: the second time is for one that had to be given up.
+        for freshness in [Freshness::Cached, Freshness::Recomputed] {
+            let choosing: Vec<(NetworkName, Node)> = self.choosing().collect();
+            let candidates = self.candidates(freshness).await?;
+            let mut given_up = false;
+            in_use.clear();
+            for (network, node) in choosing {
+                let listed = candidates.get(&network).map(Vec::as_slice).unwrap_or_default();
+                let saved = node.relay.as_ref().map(|relay| relay.node_id);
+                let current = told.get(&network).copied().unwrap_or(saved);
+                let Choice { address, chosen } = self.choose(&network, current, &node, listed).await;
+                in_use.extend(address);
+                if chosen != current {
+                    self.call(async |rest| rest.choose_gateway(node.id, chosen).await).await?;
+                    given_up |= chosen.is_none();
+                    told.insert(network, chosen);
+                }
+            }
+            if !given_up {
+                break;
             }
         }
-        self.round(Peers::Recomputed).await
+        self.gateways = in_use;
+        if told.is_empty() { Ok(None) } else { self.round(Peers::Recomputed).await.map(Some) }
     }
+
+    async fn choose(
+        &mut self,
+        network: &NetworkName,
+        current: Option<Uuid>,
+        node: &Node,
+        listed: &[Candidate],
+    ) -> Choice {
+        for Candidate { endpoint, node_id, overlay: _ } in listed {
+            self.known_gateways.extend(endpoint.map(|endpoint| (*node_id, endpoint)));
+        }
+        let known = |candidate: &Candidate| self.known_gateways.get(&candidate.node_id).copied();
+        let addresses: Vec<_> = listed.iter().map(|candidate| known(candidate).unwrap_or(candidate.overlay)).collect();
+        let measured = endpoint::probe(&addresses, clock::now).await;
+        let probed: Vec<_> = listed.iter().map(|candidate| candidate.node_id).zip(measured).collect();
+        let current = current.map(|node_id| {
+            let place = probed.iter().position(|(other, _)| *other == node_id);
+            let answers = place.is_some_and(|place| probed[place].1.answered > 0);
+            let answered = place.is_some_and(|place| self.gateways.contains(&addresses[place]));
+            let standing = match (self.is_silent(node), answers, answered) {
+                (true, _, _) | (false, false, true) => Standing::Dead,
+                (false, true, _) => Standing::Answering,
+                (false, false, false) => Standing::Mute,
+            };
+            (node_id, standing)
+        });
+        let chosen = plan::choose_gateway(current, &probed);
+        tracing::info!(%network, ?probed, ?current, ?chosen, "gateways were measured");
+        let mut answering = probed.iter().zip(addresses).filter(|((_, probes), _)| probes.answered > 0);
+        let address = answering.find(|((node_id, _), _)| Some(*node_id) == chosen).map(|(_, address)| address);
+        Choice { address, chosen }
+    }
+
+    /// The gateways in use that this host chose; `None` if it has none to choose.
+    pub fn gateways(&self) -> Option<GatewaysInUse> {
+        let nodes: Vec<Node> = self.choosing().map(|(_, node)| node).collect();
+        let any_silent = nodes.iter().any(|node| self.is_silent(node));
+        (!nodes.is_empty()).then(|| GatewaysInUse { answering: self.gateways.clone(), any_silent })
+    }
+
+    /// Whether a node's gateway was silent when the interface was last looked at.
+    fn is_silent(&self, node: &Node) -> bool {
+        let key = node.relay.as_ref().and_then(|relay| relay.public_key);
+        let Some((have, key)) = self.tunnel.last().zip(key) else { return false };
+        match (have.device.peers.get(&key), have.stats.get(&key)) {
+            (Some(peer), Some(stats)) => plan::is_silent(peer, stats),
+            (_, _) => false,
+        }
+    }
+
+    fn choosing(&self) -> impl Iterator<Item = (NetworkName, Node)> {
+        let nodes = self.membership.enrolled().map(|enrolled| &enrolled.assignment.nodes).into_iter().flatten();
+        let automatic = nodes.filter(|(_, node)| node.relay_choice == RelayChoice::Automatic);
+        automatic.map(|(network, node)| (network.clone(), node.clone()))
+    }
+
+    /// The gateways that the server offers.
+    async fn candidates(
+        &mut self,
+        freshness: Freshness,
+    ) -> Result<BTreeMap<NetworkName, Vec<Candidate>>, MembershipError> {
+        let host_id = self.membership.identity.host_id;
+        let peers = self.call(async |rest| rest.peer_info(host_id).await).await?;
+        let pulled = self.call(async |rest| rest.pull(freshness).await).await?;
+        Ok(control::candidates(&pulled, &peers))
+    }
+}
+
+struct Choice {
+    /// Where the chosen one answers probes, if it does.
+    address: Option<SocketAddr>,
+    chosen: Option<Uuid>,
 }

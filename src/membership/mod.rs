@@ -20,6 +20,7 @@ mod work;
 use std::path::PathBuf;
 
 pub use error::{MembershipError, describe};
+pub use gateway::GatewaysInUse;
 pub use glance::{clear_deleted, deleted, status, sweep};
 pub use join::{Greeting, JoinRequest, Joined, join};
 pub use leave::{Farewell, leave};

@@ -1,6 +1,12 @@
 //! One membership in work: its saved state, the conversation with its server, and its interface.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use uuid::Uuid;
 
 use crate::{
     control::{self, Advice, AssignmentError, Freshness, Rest, RestError, ServerFacts, wire},
@@ -24,7 +30,11 @@ pub struct Work {
     /// When the server was last asked whether its cache or its pushes were right.
     pub(super) clarified_at: Option<Instant>,
     pub(super) error: Option<ErrorReport>,
+    /// The gateways in use that this host chose and that answer probes.
+    pub(super) gateways: BTreeSet<SocketAddr>,
     pub(super) hands: Hands,
+    /// Where gateways were when they were peers.
+    pub(super) known_gateways: BTreeMap<Uuid, SocketAddr>,
     _lock: Lock,
     pub(super) membership: Membership,
     /// Held until the name of a new interface is saved.
@@ -55,6 +65,8 @@ impl Work {
             authenticated_at: None,
             clarified_at: None,
             error: None,
+            gateways: BTreeSet::new(),
+            known_gateways: BTreeMap::new(),
             hands,
             has_new_settings: false,
             _lock: lock,

@@ -49,13 +49,15 @@ impl World {
         self.name_servers_for(host, nodes).into_iter().chain(domains).collect()
     }
 
-    /// The gateways of the networks in which a host chooses its own.
+    /// The gateways of the networks in which a host chooses its own; behind one of them it is told of no other.
     pub(super) fn gateways_to_choose(&self, host: Uuid) -> BTreeMap<String, Vec<Node>> {
         let choosing = self.nodes_of(host).filter(|own| is_active(own) && own.auto_assign_gateway);
         let gateways = choosing.map(|own| {
             let policies = self.policies(&own.network);
             let others = self.nodes_in(&own.network).filter(|node| node.host_id != host);
+            let visible = |node: &&Node| !own.is_relayed || own.relayed_by == node.id.to_string();
             let gateways = others.filter(|node| node.is_gateway && is_active(node) && policies.allow(own, node));
+            let gateways = gateways.filter(visible);
             (own.network.clone(), gateways.cloned().collect())
         });
         gateways.collect()

@@ -9,12 +9,14 @@ mod session;
 mod spread;
 mod summary;
 mod target;
+mod vigil;
 
 pub use backoff::{MAX_DELAY, backoff};
 pub use diff::{Change, diff};
-pub use gateway::choose_gateway;
+pub use gateway::{Probed, Standing, choose_gateway, is_silent};
 pub use joining::{Joining, Verdict};
 pub use session::{Action, Deadline, Event, Hint, Outcome, Peers, Session, Talk, Trouble, Why};
 pub use spread::spread;
 pub use summary::summarize;
 pub use target::{DEFAULT_MTU, Overlaps, Target, settle, target};
+pub use vigil::{Vigil, Watch};

@@ -7,7 +7,7 @@ use enroll_agent::mock_server::{Broker, Edition, Fault, Inside, Login, NewKey, O
 use serde_json::{Value, json};
 
 use crate::{
-    lab::{Case, Exit, Lab, eventually},
+    lab::{Cable, Case, Exit, Lab, eventually},
     status::{footprint, host_id, membership, node_id, peers, report, stop, wait_for, wait_pushed, with_broker},
     world::{DONE, NOTICED, World, address, new_key},
 };
@@ -21,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_rotation_survives_a_kill", a_rotation_survives_a_kill),
         ("a_relay_assigned_later_is_taken", a_relay_assigned_later_is_taken),
         ("the_nearest_gateway_is_chosen_where_the_server_leaves_it", the_nearest_gateway_is_chosen),
+        ("a_gateway_that_falls_silent_is_left_for_another", a_gateway_that_falls_silent),
         ("networks_come_and_go_by_the_administrator", networks_come_and_go),
         ("what_an_administrator_edits_is_taken_over", what_an_administrator_edits),
         ("messages_that_come_again_change_nothing", messages_that_come_again),
@@ -164,6 +165,40 @@ fn a_relay_assigned_later_is_taken(lab: &mut Lab) -> Result<()> {
     wait_for(&world, &two, "the direct way", |status| status["networks"]["office"]["relay"].is_null())?;
     stop(&service)?;
     stop(&relay)
+}
+
+fn a_gateway_that_falls_silent(lab: &mut Lab) -> Result<()> {
+    let gateways = [lab.node("one")?, lab.node("two")?];
+    let client = lab.node("three")?;
+    let inside = Inside { listen: (Lab::V4, 0).into(), scheme: Scheme::Mqtt, login: Login::Shared };
+    let broker = Some(Broker::Inside(inside));
+    let world = World::with(lab, Options { broker, edition: Edition::Pro, ..Options::default() })?;
+    let key = world.key("team", &["office"], 2)?;
+    let mut services = Vec::new();
+    let mut nodes = Vec::new();
+    for gateway in &gateways {
+        services.push(world.enrolled(gateway, &key)?);
+        nodes.push(node_id(&wait_pushed(&world, gateway)?)?);
+    }
+    for node in &nodes {
+        world.server.make_gateway("office", *node, &[])?;
+    }
+    let choosing = NewKey { auto_assign_gateway: true, ..new_key("choosing", &["office"]) };
+    services.push(world.enrolled(&client, world.server.create_key(choosing)?.token.expose())?);
+    let office = |status: &Value| status["networks"]["office"].clone();
+    let status = wait_for(&world, &client, "a choice", |status| office(status)["relay_effective"] == true)?;
+    let first = nodes.iter().position(|node| office(&status)["relay"]["node_id"] == node.to_string());
+    let first = first.context("chosen is none of them")?;
+
+    lab.plug(&gateways[first], Cable::Out)?;
+
+    let other = nodes[1 - first].to_string();
+    let since = std::time::Instant::now();
+    wait_for(&world, &client, "the other gateway", |status| {
+        office(status)["relay"]["node_id"] == other && office(status)["relay_effective"] == true
+    })?;
+    println!("changed the gateway after {:?}", since.elapsed());
+    services.iter().try_for_each(stop)
 }
 
 fn the_nearest_gateway_is_chosen(lab: &mut Lab) -> Result<()> {

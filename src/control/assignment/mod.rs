@@ -165,15 +165,15 @@ pub fn name_relays(assignment: &mut Assignment, peers: &wire::PeerInfo) {
 /// A gateway that a node of ours may choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Where it answers probes.
-    pub address: SocketAddr,
+    /// Where it answers probes outside of the tunnel; `None` while it is no peer, as behind the relay in use.
+    pub endpoint: Option<SocketAddr>,
     /// Its node.
     pub node_id: Uuid,
+    /// Where it answers probes within the tunnel.
+    pub overlay: SocketAddr,
 }
 
 /// Returns the gateways to choose from, by network; `peers` tells which of them is which peer.
-///
-/// One that is no peer now, as behind the relay in use, is asked at its overlay address.
 pub fn candidates(pull: &wire::HostPull, peers: &wire::PeerInfo) -> BTreeMap<NetworkName, Vec<Candidate>> {
     let port = u16::try_from(pull.server_config.metrics_port).ok().filter(|port| *port != 0).unwrap_or(PROBE_PORT);
     let entries = peers.network_peers.iter().flatten().flat_map(|(_, peers)| peers);
@@ -186,10 +186,10 @@ pub fn candidates(pull: &wire::HostPull, peers: &wire::PeerInfo) -> BTreeMap<Net
         .filter_map(|peer| Some((peer.public_key.into(), peer.endpoint.as_ref()?.to_socket().ok()??.ip())))
         .collect();
     let candidate = |node: &wire::Node| {
-        let overlay = || [&node.address, &node.address6].into_iter().find_map(|net| net.to_net().ok()?);
+        let overlay = [&node.address, &node.address6].into_iter().find_map(|net| net.to_net().ok()?)?;
         let endpoint = keys.get(&node.id).and_then(|key| endpoints.get(key)).copied();
-        let address = endpoint.or_else(|| Some(overlay()?.addr()))?;
-        Some(Candidate { address: SocketAddr::new(address, port), node_id: node.id })
+        let endpoint = endpoint.map(|address| SocketAddr::new(address, port));
+        Some(Candidate { endpoint, node_id: node.id, overlay: SocketAddr::new(overlay.addr(), port) })
     };
     let listed = pull.gateway_nodes.iter().flatten();
     listed
