@@ -4,6 +4,7 @@ use std::{io, num::NonZeroU16, time::Duration};
 
 use crate::{
     control::{Advice, AssignmentError, PushError, Refusal, RestError, TrustError},
+    firewall::FirewallError,
     link::LinkError,
     model::{Class, ErrorReport, NetworkName, Server},
     store::StoreError,
@@ -24,6 +25,9 @@ pub enum MembershipError {
     /// The server does not know this host any more.
     #[error("{0} has deleted this host")]
     Deleted(Server),
+    /// The packet filter could not be removed.
+    #[error("the packet filter stays")]
+    Firewall(#[from] FirewallError),
     /// Something on this machine failed that has nothing to do with the membership.
     #[error("cannot {action}")]
     Host {
@@ -122,9 +126,12 @@ impl MembershipError {
     /// Returns what kind of failure this is.
     pub fn class(&self) -> Class {
         match self {
-            Self::Assignment { .. } | Self::Host { .. } | Self::PortTaken(_) | Self::Push(_) | Self::Stopped => {
-                Class::Other
-            }
+            Self::Assignment { .. }
+            | Self::Firewall(_)
+            | Self::Host { .. }
+            | Self::PortTaken(_)
+            | Self::Push(_)
+            | Self::Stopped => Class::Other,
             Self::Deleted(_)
             | Self::NotEnrolled
             | Self::NotInNetwork(_)

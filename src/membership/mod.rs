@@ -3,6 +3,7 @@
 //! This is where the hands meet: store, server and interface.
 
 mod error;
+mod fence;
 mod found;
 mod gateway;
 mod glance;
@@ -20,6 +21,7 @@ mod work;
 use std::path::PathBuf;
 
 pub use error::{MembershipError, describe};
+pub use fence::clear_left_behind;
 pub use glance::{clear_deleted, deleted, status};
 pub use join::{Greeting, JoinRequest, Joined, join};
 pub use leave::{Farewell, leave};

@@ -5,16 +5,17 @@ use std::{net::IpAddr, num::NonZeroU16};
 use crate::{
     facts,
     link::{self, AnyLink, Link},
-    model::{Assignment, Backend, InterfaceName, Membership, Observation},
+    model::{Assignment, Backend, FirewallStatus, InterfaceName, Membership, Observation},
     plan::{self, Change, Surroundings},
 };
 
-use super::MembershipError;
+use super::{MembershipError, fence::Fence};
 
 /// The interface of one membership, open for changes.
 #[derive(Debug)]
 pub struct Tunnel {
     backend: Backend,
+    fence: Fence,
     /// What this machine did not take of the last plan, as IPv6 addresses where IPv6 is off; not asked for again.
     futile: Vec<Change>,
     /// What the interface looked like last; `None` when there was none.
@@ -27,7 +28,8 @@ impl Tunnel {
     pub fn open(backend: Backend, membership: &Membership) -> Result<Self, MembershipError> {
         let keys = membership.identity.interface_keys();
         let link = link::open(backend, membership.interface.clone(), keys)?;
-        Ok(Self { backend, futile: Vec::new(), last: None, link })
+        let fence = Fence::new(membership.interface.clone());
+        Ok(Self { backend, fence, futile: Vec::new(), last: None, link })
     }
 
     /// Who carries the packets.
@@ -46,12 +48,18 @@ impl Tunnel {
         self.last.as_ref()
     }
 
+    /// What became of the server's access rules; `None` before the interface was put in order.
+    pub fn firewall(&self) -> Option<FirewallStatus> {
+        self.fence.status()
+    }
+
     /// The UDP port when it was last looked at.
     pub fn port(&self) -> Option<NonZeroU16> {
         self.last.as_ref().and_then(|have| have.device.listen_port)
     }
 
-    /// Brings the interface in step with `assignment`; returns how many changes that took.
+    /// Brings the packet filter and then the interface in step with `assignment`; returns how many changes the
+    /// interface took.
     ///
     /// `server` is the enrollment server's address, which no route may take into the tunnel.
     pub async fn apply(
@@ -61,6 +69,7 @@ impl Tunnel {
         server: Option<IpAddr>,
     ) -> Result<usize, MembershipError> {
         let surroundings = surroundings(membership, server);
+        let assignment = &*self.fence.prepare(assignment, membership.policy.firewall).await;
         self.observe().await?;
         let changes = changes(membership, assignment, self.last.as_ref(), &surroundings);
         if changes == self.futile {
@@ -73,10 +82,12 @@ impl Tunnel {
         Ok(changes.len())
     }
 
-    /// Removes the interface.
+    /// Removes the interface, and then the packet filter in front of it.
     pub async fn remove(&mut self) -> Result<(), MembershipError> {
         self.last = None;
-        Ok(self.link.remove().await?)
+        // An interface that stays is filtered on.
+        self.link.remove().await?;
+        self.fence.clear().await
     }
 }
 

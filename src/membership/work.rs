@@ -349,7 +349,9 @@ impl Work {
 
     /// Summarizes the membership and what the interface showed when it was last looked at.
     pub fn recent_status(&self) -> Status {
-        plan::summarize(&self.membership, self.tunnel.last(), Some(self.tunnel.backend()), self.error.clone())
+        let (last, backend) = (self.tunnel.last(), Some(self.tunnel.backend()));
+        let status = plan::summarize(&self.membership, last, backend, self.error.clone());
+        Status { firewall: self.tunnel.firewall(), ..status }
     }
 
     /// Switches the interface on or off and remembers it.

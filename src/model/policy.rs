@@ -4,6 +4,8 @@ use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::FirewallSetting;
+
 /// Local settings of one membership; saved with it, so that nothing has to be said twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -12,6 +14,8 @@ pub struct Policy {
     pub ca_file: Option<PathBuf>,
     /// Our public address as peers reach it, port 0 for the listen port; `None` lets peers learn it from our packets.
     pub endpoint: Option<SocketAddr>,
+    /// What to do about the server's access rules; `None` enforces them where this machine can.
+    pub firewall: Option<FirewallSetting>,
     /// UDP port that nobody may change; `None` adopts the server's.
     pub listen_port: Option<NonZeroU16>,
     /// Largest packet in bytes; `None` adopts the server's, else 1420.
@@ -27,6 +31,8 @@ pub struct Overrides {
     pub ca_file: Option<PathBuf>,
     /// See [`Policy::endpoint`].
     pub endpoint: Option<SocketAddr>,
+    /// See [`Policy::firewall`].
+    pub firewall: Option<FirewallSetting>,
     /// See [`Policy::listen_port`].
     pub listen_port: Option<NonZeroU16>,
     /// See [`Policy::mtu`].
@@ -39,10 +45,11 @@ impl Overrides {
     /// Returns these, and where they say nothing `others`.
     #[must_use]
     pub fn or(self, others: Self) -> Self {
-        let Self { ca_file, endpoint, listen_port, mtu, name } = self;
+        let Self { ca_file, endpoint, firewall, listen_port, mtu, name } = self;
         Self {
             ca_file: ca_file.or(others.ca_file),
             endpoint: endpoint.or(others.endpoint),
+            firewall: firewall.or(others.firewall),
             listen_port: listen_port.or(others.listen_port),
             mtu: mtu.or(others.mtu),
             name: name.or(others.name),
@@ -51,10 +58,11 @@ impl Overrides {
 
     /// Returns `saved` with what was given now on top.
     pub fn over(&self, saved: Policy) -> Policy {
-        let Self { ca_file, endpoint, listen_port, mtu, name } = self.clone();
+        let Self { ca_file, endpoint, firewall, listen_port, mtu, name } = self.clone();
         Policy {
             ca_file: ca_file.or(saved.ca_file),
             endpoint: endpoint.or(saved.endpoint),
+            firewall: firewall.or(saved.firewall),
             listen_port: listen_port.or(saved.listen_port),
             mtu: mtu.or(saved.mtu),
             name: name.or(saved.name),

@@ -1,5 +1,6 @@
 //! From what the server said to what is believed: every value is checked, and the first wrong one is named.
 
+mod access;
 mod error;
 
 use std::{
@@ -14,8 +15,8 @@ use uuid::Uuid;
 pub use self::error::AssignmentError;
 use super::wire;
 use crate::model::{
-    Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PrivateKey, PublicKey, Relay, RelayChoice,
-    Remark, Server,
+    Access, Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PrivateKey, PublicKey, Relay,
+    RelayChoice, Remark, Server,
 };
 
 /// What the server says about itself, as far as it is used.
@@ -52,7 +53,7 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         ..Assignment::default()
     };
     let mut remarks = BTreeSet::new();
-    if pull.fw_update.is_egress_gateway {
+    if pull.fw_update.as_ref().is_some_and(|update| update.is_egress_gateway) {
         remarks.insert(Remark::EgressGatewayUnsupported);
     }
     for wire in pull.nodes.iter().flatten() {
@@ -71,9 +72,10 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         }
     }
     refuse_overlaps(&assignment.nodes)?;
-    let PushedPeers { peers, remarks: about_peers } = peers(pull.peers.as_deref().unwrap_or_default(), &own)?;
+    let listed = pull.peers.as_deref().unwrap_or_default();
+    let PushedPeers { access, peers, remarks: about_peers } = peers(listed, pull.fw_update.as_ref(), &own)?;
     remarks.extend(about_peers);
-    Ok(Assignment { peers, remarks, ..assignment })
+    Ok(Assignment { access, peers, remarks, ..assignment })
 }
 
 /// The WireGuard key that the server knows this host by.
@@ -81,9 +83,11 @@ pub fn host_key(pull: &wire::HostPull) -> PublicKey {
     pull.host.public_key.into()
 }
 
-/// A host's peers, without the rest of an assignment.
+/// A host's peers and what they may do, without the rest of an assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushedPeers {
+    /// Who may send what to this host.
+    pub access: Access,
     /// All of them.
     pub peers: BTreeMap<PublicKey, Peer>,
     /// What was left out, and why.
@@ -97,11 +101,16 @@ pub struct PushedPeers {
 pub fn pushed_peers(update: &wire::HostPeerUpdate, identity: &Identity) -> Result<PushedPeers, AssignmentError> {
     refuse_foreign(update.host.id, identity)?;
     let listed = update.host_peers.as_ref().or(update.peers_compat.as_ref());
-    peers(listed.map_or(&[], Vec::as_slice), &own_keys(identity))
+    peers(listed.map_or(&[], Vec::as_slice), update.fw_update.as_ref(), &own_keys(identity))
 }
 
-fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<PushedPeers, AssignmentError> {
+fn peers(
+    listed: &[wire::PeerConfig],
+    update: Option<&wire::FwUpdate>,
+    own: &[PublicKey],
+) -> Result<PushedPeers, AssignmentError> {
     let (mut peers, mut remarks) = (BTreeMap::new(), BTreeSet::new());
+    let access = access::access(update, &mut remarks)?;
     for wire in listed.iter().filter(|wire| !wire.remove) {
         let public_key = PublicKey::from(wire.public_key);
         if own.contains(&public_key) {
@@ -112,7 +121,7 @@ fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<PushedPeers, 
         merge(peers.entry(public_key).or_default(), peer);
     }
     refuse_shared_allowed_ips(&peers)?;
-    Ok(PushedPeers { peers, remarks })
+    Ok(PushedPeers { access, peers, remarks })
 }
 
 /// The key in force, the one that is being announced, and the one before, which a server may fall back to.

@@ -176,6 +176,12 @@ impl Service {
             }
             self.show_deleted();
             self.enroll_configured();
+            let store = self.hands.store.clone();
+            self.aside(async move {
+                if let Err(error) = membership::clear_left_behind(&store).await {
+                    tracing::warn!(error = %describe(&error), "packet filters of earlier agents may stay");
+                }
+            });
         }
         let board = self.board.clone();
         self.tasks.spawn_local(async move {

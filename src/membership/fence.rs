@@ -1,0 +1,101 @@
+//! Keeping the server's access rules in force on one interface, as far as this machine can.
+
+use std::borrow::Cow;
+
+use super::MembershipError;
+use crate::{
+    firewall::{self, Done, Firewall},
+    link,
+    model::{Assignment, FirewallSetting, FirewallStatus, InterfaceName},
+    plan::{self, Wall},
+    store::Store,
+};
+
+/// The packet filter in front of one membership.
+#[derive(Debug)]
+pub(super) struct Fence {
+    firewall: Firewall,
+    status: Option<FirewallStatus>,
+}
+
+impl Fence {
+    pub(super) fn new(interface: InterfaceName) -> Self {
+        Self { firewall: Firewall::new(interface), status: None }
+    }
+
+    /// What became of the access rules; `None` before [`prepare`](Self::prepare).
+    pub(super) fn status(&self) -> Option<FirewallStatus> {
+        self.status.clone()
+    }
+
+    /// Has the access rules in force before the interface carries anything; returns what it may carry.
+    ///
+    /// Rules that cannot be enforced are told. Whoever asked for them by name gets no peers then: the network would be
+    /// open against the owner's will.
+    pub(super) async fn prepare<'a>(
+        &mut self,
+        assignment: &'a Assignment,
+        setting: Option<FirewallSetting>,
+    ) -> Cow<'a, Assignment> {
+        let (status, error) = match plan::wall(&assignment.access, setting) {
+            Wall::Ignored => (FirewallStatus::Ignored, self.firewall.clear().await.err()),
+            Wall::Open => (FirewallStatus::Open, self.firewall.clear().await.err()),
+            Wall::Rules(ruleset) => match (self.firewall.enforce(&ruleset).await, setting) {
+                (Ok(done), _) => {
+                    if done == Done::Changed {
+                        tracing::info!(rules = ruleset.rules, "access rules are enforced");
+                    }
+                    (FirewallStatus::Enforced { rules: ruleset.rules }, None)
+                }
+                (Err(error), Some(FirewallSetting::Enforce)) => {
+                    (FirewallStatus::Closed { why: error.to_string() }, Some(error))
+                }
+                (Err(error), Some(FirewallSetting::Ignore) | None) => {
+                    (FirewallStatus::NotEnforced { why: error.to_string() }, Some(error))
+                }
+            },
+        };
+        if let Some(error) = error
+            && self.status.as_ref() != Some(&status)
+        {
+            tracing::warn!(%error, %status, "the packet filter is not as it should be");
+        }
+        let is_closed = matches!(status, FirewallStatus::Closed { .. });
+        self.status = Some(status);
+        if is_closed {
+            return Cow::Owned(Assignment { peers: std::collections::BTreeMap::new(), ..assignment.clone() });
+        }
+        Cow::Borrowed(assignment)
+    }
+
+    /// Removes the packet filter, after the interface is gone.
+    pub(super) async fn clear(&mut self) -> Result<(), MembershipError> {
+        self.status = None;
+        self.firewall.clear().await?;
+        Ok(())
+    }
+}
+
+/// Removes packet filters that an agent left behind: those for an interface that does not exist and that no membership
+/// has. One for an interface of somebody else may be another agent's.
+///
+/// # Errors
+/// [`MembershipError`] if memberships, interfaces or packet filters cannot be listed, or one stays.
+pub async fn clear_left_behind(store: &Store) -> Result<(), MembershipError> {
+    let filtered = firewall::interfaces().await?;
+    if filtered.is_empty() {
+        return Ok(());
+    }
+    let there = link::interface_names().await?;
+    let mut kept = Vec::new();
+    for server in store.servers()? {
+        kept.extend(store.load(&server)?.map(|membership| membership.interface));
+    }
+    for interface in filtered {
+        if !there.contains(interface.as_str()) && !kept.contains(&interface) {
+            tracing::info!(%interface, "removing a packet filter that was left behind");
+            Firewall::new(interface).clear().await?;
+        }
+    }
+    Ok(())
+}
