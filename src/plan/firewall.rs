@@ -230,9 +230,11 @@ mod tests {
 
     /// Few, so that packets meet rules.
     fn addresses() -> impl Strategy<Value = IpAddr> {
-        (any::<bool>(), 0..16_u8).prop_map(|(is_v4, last)| {
-            if is_v4 { [10, 0, 0, last].into() } else { [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into() }
-        })
+        (any::<bool>(), 0..16_u8).prop_map(|(is_v4, last)| address(is_v4, last))
+    }
+
+    fn address(is_v4: bool, last: u8) -> IpAddr {
+        if is_v4 { [10, 0, 0, last].into() } else { [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into() }
     }
 
     fn packets() -> impl Strategy<Value = Packet> {
@@ -242,6 +244,10 @@ mod tests {
             (0..12_u16).prop_map(Kind::Tcp),
             (0..12_u16).prop_map(Kind::Udp),
         ];
-        (addresses(), addresses(), kinds).prop_map(|(source, destination, kind)| Packet { source, destination, kind })
+        (any::<bool>(), 0..16_u8, 0..16_u8, kinds).prop_map(|(is_v4, source, destination, kind)| Packet {
+            source: address(is_v4, source),
+            destination: address(is_v4, destination),
+            kind,
+        })
     }
 }
