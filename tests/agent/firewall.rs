@@ -11,8 +11,8 @@ use enroll_agent::mock_server::{Broker, Edition, Inside, Login, Options, Scheme}
 use serde_json::{Value, json};
 
 use crate::{
-    lab::{Case, Exit, Lab, Missing, Node, Program, Reached},
-    status::{peers, stop, wait_for, wait_pushed, wait_up},
+    lab::{Case, Exit, Lab, Missing, Node, Program, Reached, eventually},
+    status::{host_id, peers, stop, wait_for, wait_pushed, wait_up},
     world::{DONE, NOTICED, World, address},
 };
 
@@ -101,8 +101,9 @@ fn access_rules_go_with_the_interface(lab: &mut Lab) -> Result<()> {
     // And where the server ends it.
     let service = world.enrolled(&node, &world.key("again", &["office"], 1)?)?;
     let status = wait_pushed(&world, &node)?;
+    restrict(lab, &world, &node, json!({"protocol": "icmp", "type": "ICMP", "ports": []}))?;
     wait_enforced(&world, &node)?;
-    world.server.delete_host(crate::status::host_id(&status)?)?;
+    world.server.delete_host(host_id(&status)?)?;
     wait_for(&world, &node, "the end", |status| status["state"] == "revoked")?;
     assert_eq!(filter.now()?, filter.before);
     stop(&service)
@@ -200,9 +201,7 @@ fn a_filter_that_was_left_behind(lab: &mut Lab) -> Result<()> {
 
     let service = world.enrolled(&node, &world.key("team", &["office"], 1)?)?;
 
-    crate::lab::eventually("the end of what was left", DONE, || {
-        (filter.ours().ok()? == ["enroll-agent-eth0"]).then_some(())
-    })?;
+    eventually("the end of what was left", DONE, || (filter.ours().ok()? == ["enroll-agent-eth0"]).then_some(()))?;
     stop(&service)
 }
 
