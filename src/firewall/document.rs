@@ -106,7 +106,7 @@ fn names(tables: &str) -> BTreeSet<String> {
     let Ok(Nftables { objects }) = serde_json::from_str(tables) else { return BTreeSet::new() };
     let table = |object: &NfObject<'_>| match object {
         NfObject::ListObject(NfListObject::Table(table)) => Some(table.name.clone().into_owned()),
-        _ => None,
+        NfObject::CmdObject(_) | NfObject::ListObject(_) => None,
     };
     objects.iter().filter_map(table).collect()
 }

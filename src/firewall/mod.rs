@@ -105,10 +105,9 @@ impl Firewall {
     pub async fn clear(&mut self) -> Result<Done, FirewallError> {
         let document = Document::of(&self.interface);
         let program = match (Program::find(), &self.seen) {
-            (_, Seen::Absent) => return Ok(Done::Nothing),
-            (Some(program), Seen::Present { .. } | Seen::Unknown) => program,
             // Whoever left a table had the program.
-            (None, Seen::Unknown) => return Ok(Done::Nothing),
+            (_, Seen::Absent) | (None, Seen::Unknown) => return Ok(Done::Nothing),
+            (Some(program), Seen::Present { .. } | Seen::Unknown) => program,
             (None, Seen::Present { .. }) => return Err(FirewallError::Absent),
         };
         let is_there = match &self.seen {

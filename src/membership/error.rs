@@ -126,12 +126,9 @@ impl MembershipError {
     /// Returns what kind of failure this is.
     pub fn class(&self) -> Class {
         match self {
-            Self::Assignment { .. }
-            | Self::Firewall(_)
-            | Self::Host { .. }
-            | Self::PortTaken(_)
-            | Self::Push(_)
-            | Self::Stopped => Class::Other,
+            Self::Assignment { .. } | Self::Host { .. } | Self::PortTaken(_) | Self::Push(_) | Self::Stopped => {
+                Class::Other
+            }
             Self::Deleted(_)
             | Self::NotEnrolled
             | Self::NotInNetwork(_)
@@ -157,7 +154,7 @@ impl MembershipError {
             {
                 Class::Denied
             }
-            Self::Store(_) => Class::Other,
+            Self::Firewall(_) | Self::Store(_) => Class::Other,
             Self::TimedOut { .. } | Self::Unclear { .. } | Self::Unconfirmed(_) => Class::Temporary,
             Self::Trust(_) => Class::Configuration,
         }

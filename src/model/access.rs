@@ -52,7 +52,7 @@ pub struct AccessRule {
 pub enum Traffic {
     /// Whatever they are.
     All,
-    /// ICMP, and ICMPv6 between IPv6 addresses.
+    /// ICMP, of the version that goes with the addresses.
     Icmp,
     /// TCP to these ports.
     Tcp(BTreeSet<PortRange>),

@@ -40,11 +40,11 @@ pub(super) fn access(
                 Traffic::All
             }
         };
-        let sources = nets(&wire.ip_list, &id)?.into_iter().chain(nets(&wire.ip6_list, &id)?).collect();
+        let sources = nets(wire.ip_list.as_ref(), &id)?.into_iter().chain(nets(wire.ip6_list.as_ref(), &id)?).collect();
         let rule = AccessRule { destinations: destinations(wire, &id)?, sources, traffic, verdict };
         // What is allowed anyway needs no rule.
         if verdict != others {
-            insert(&mut rules, id, rule);
+            insert(&mut rules, &id, rule);
         }
     }
     Ok(Access { others, rules })
@@ -78,8 +78,8 @@ fn destinations(wire: &wire::AclRule, id: &str) -> Result<BTreeSet<IpNet>, Assig
     let every4 = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
     let every6 = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0));
     let mut destinations: BTreeSet<IpNet> = BTreeSet::new();
-    for (listed, every) in [(&wire.destinations, every4), (&wire.destinations6, every6)] {
-        if listed.as_ref().is_none_or(Vec::is_empty) {
+    for (listed, every) in [(wire.destinations.as_ref(), every4), (wire.destinations6.as_ref(), every6)] {
+        if listed.is_none_or(Vec::is_empty) {
             destinations.insert(every);
         }
         destinations.extend(nets(listed, id)?);
@@ -87,9 +87,9 @@ fn destinations(wire: &wire::AclRule, id: &str) -> Result<BTreeSet<IpNet>, Assig
     Ok(destinations)
 }
 
-fn nets(listed: &Option<Vec<wire::IpNet>>, id: &str) -> Result<BTreeSet<IpNet>, AssignmentError> {
+fn nets(listed: Option<&Vec<wire::IpNet>>, id: &str) -> Result<BTreeSet<IpNet>, AssignmentError> {
     let mut nets = BTreeSet::new();
-    for address in listed.iter().flatten() {
+    for address in listed.into_iter().flatten() {
         let malformed = || AssignmentError::AccessAddress { address: super::shown(address), rule: id.to_owned() };
         nets.extend(address.to_net().map_err(|_| malformed())?.map(|net| net.trunc()));
     }
@@ -97,8 +97,8 @@ fn nets(listed: &Option<Vec<wire::IpNet>>, id: &str) -> Result<BTreeSet<IpNet>, 
 }
 
 /// Ids that become one when they are shortened stay apart.
-fn insert(rules: &mut BTreeMap<String, AccessRule>, id: String, rule: AccessRule) {
-    let mut name = id.clone();
+fn insert(rules: &mut BTreeMap<String, AccessRule>, id: &str, rule: AccessRule) {
+    let mut name = id.to_owned();
     for number in 2.. {
         if !rules.contains_key(&name) {
             break;
@@ -142,7 +142,7 @@ mod tests {
             (rule("all", &["443", "80-90"]), Traffic::TcpOrUdp(ports)),
         ];
         for (rule, traffic) in cases {
-            let (access, remarks) = restricted(rule);
+            let (access, remarks) = restricted(&rule);
 
             let AccessRule { destinations, sources, traffic: read, verdict } = access.rules["a"].clone();
             assert_eq!((read, verdict, remarks), (traffic, Verdict::Allow, BTreeSet::new()));
@@ -156,13 +156,13 @@ mod tests {
         let mut rule = rule("tcp", &[]);
         rule["dst6"] = json!([{"IP": "", "Mask": "/////////////////////w=="}]);
 
-        assert_eq!(restricted(rule).0.rules["a"].destinations, nets(&["10.1.0.1/32"]));
+        assert_eq!(restricted(&rule).0.rules["a"].destinations, nets(&["10.1.0.1/32"]));
     }
 
     #[test]
     fn what_is_not_understood_opens_nothing() {
         for (protocol, ports) in [("sctp", vec![]), ("", vec![]), ("icmp", vec!["8"]), ("tcp", vec![""])] {
-            let (access, remarks) = restricted(rule(protocol, &ports));
+            let (access, remarks) = restricted(&rule(protocol, &ports));
 
             assert_eq!((access.others, access.rules.len()), (Verdict::Deny, 0), "{protocol} {ports:?}");
             assert_eq!(remarks, BTreeSet::from([Remark::AccessRuleUnused("a".into())]));
@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    fn restricted(rule: Value) -> (Access, BTreeSet<Remark>) {
+    fn restricted(rule: &Value) -> (Access, BTreeSet<Remark>) {
         read(json!({"allow_all": false, "acl_rules": {"a": rule}}))
     }
 
