@@ -155,6 +155,15 @@ mod tests {
     }
 
     #[test]
+    fn what_was_saved_before_there_were_rules_is_open() {
+        let saved = r#"{"leaving":{},"listen_port":null,"mtu":null,"name":"a","nodes":{},"peers":{},"remarks":[]}"#;
+
+        let assignment: crate::model::Assignment = serde_json::from_str(saved).unwrap();
+
+        assert!(assignment.access.is_open());
+    }
+
+    #[test]
     fn only_what_allows_everything_is_open() {
         let rule = AccessRule {
             destinations: BTreeSet::new(),

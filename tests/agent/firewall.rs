@@ -1,13 +1,20 @@
 //! Access rules: what the administrator forbids does not come in, and nothing else of the machine's filter changes.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
-use enroll_agent::mock_server::{Broker, Edition, Inside, Login, Options, Scheme};
+use anyhow::{Context, Result, bail, ensure};
+use enroll_agent::{
+    firewall::{Done, Firewall, interfaces},
+    mock_server::{Broker, Edition, Inside, Login, Options, Scheme},
+    model::{Access, AccessRule, PortRange, Traffic, Verdict},
+    plan::{Wall, wall},
+};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::{
@@ -24,6 +31,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("access_rules_are_ignored_if_told_so", access_rules_are_ignored),
         ("without_nft_access_rules_are_a_note_or_the_end_of_peers", without_nft),
         ("a_filter_that_was_left_behind_is_removed", a_filter_that_was_left_behind),
+        ("every_kind_of_access_rule_is_taken_and_only_changes_are_written", every_kind_of_access_rule),
     ]
 }
 
@@ -203,6 +211,59 @@ fn a_filter_that_was_left_behind(lab: &mut Lab) -> Result<()> {
 
     eventually("the end of what was left", DONE, || (filter.ours().ok()? == ["enroll-agent-eth0"]).then_some(()))?;
     stop(&service)
+}
+
+fn every_kind_of_access_rule(lab: &mut Lab) -> Result<()> {
+    nft()?;
+    let mut firewall = Firewall::new("odd+=.-_0".parse()?);
+    assert_eq!(lab.block_on(firewall.clear())?, Done::Nothing, "there is no table yet");
+    let mut access = every_kind()?;
+    let others = lab.block_on(interfaces())?;
+    assert!(others.is_empty(), "{others:?}");
+
+    for others in [Verdict::Allow, Verdict::Deny] {
+        access.others = others;
+        let Wall::Rules(ruleset) = wall(&access, None) else { bail!("nothing to enforce") };
+        ensure!(ruleset.lines.len() > 100, "{}", ruleset.lines.len());
+
+        assert_eq!(lab.block_on(firewall.enforce(&ruleset))?, Done::Changed);
+        assert_eq!(lab.block_on(firewall.enforce(&ruleset))?, Done::Nothing);
+        assert_eq!(lab.block_on(interfaces())?, ["odd+=.-_0".parse()?]);
+    }
+    // Whoever comes after a crash finds it.
+    let mut next = Firewall::new("odd+=.-_0".parse()?);
+    assert_eq!(lab.block_on(next.clear())?, Done::Changed);
+    assert_eq!(lab.block_on(next.clear())?, Done::Nothing);
+    assert!(lab.block_on(interfaces())?.is_empty());
+    Ok(())
+}
+
+/// Rules for all traffic between addresses of all kinds.
+fn every_kind() -> Result<Access> {
+    let ports = |texts: &[&str]| texts.iter().map(|text| text.parse()).collect::<Result<BTreeSet<PortRange>, _>>();
+    let mut traffic = vec![Traffic::All, Traffic::Icmp];
+    for texts in [&[][..], &["0"], &["65535"], &["0-65535"], &["443", "80-90", "91", "85-100", "1000-2000"]] {
+        let ports = ports(texts)?;
+        traffic.extend([Traffic::Tcp(ports.clone()), Traffic::TcpOrUdp(ports.clone()), Traffic::Udp(ports)]);
+    }
+    let nets = [
+        &["0.0.0.0/0", "::/0"][..],
+        &["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "11.0.0.0/8", "fd00::/16", "fd00::7/128", "fd01::/64"],
+        &["10.202.0.7/32", "fd00:202::7/128"],
+    ];
+    let nets = nets.map(|texts| texts.iter().map(|text| text.parse()).collect::<Result<BTreeSet<IpNet>, _>>());
+    let nets = nets.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut access = Access::default();
+    for traffic in &traffic {
+        for (sources, destinations) in nets.iter().flat_map(|from| nets.iter().map(move |to| (from, to))) {
+            for verdict in [Verdict::Allow, Verdict::Deny] {
+                let (destinations, sources, traffic) = (destinations.clone(), sources.clone(), traffic.clone());
+                let rule = AccessRule { destinations, sources, traffic, verdict };
+                access.rules.insert(format!("rule \"{}\" \u{e9}", access.rules.len()), rule);
+            }
+        }
+    }
+    Ok(access)
 }
 
 /// A server that knows ports and protocols, and pushes.
