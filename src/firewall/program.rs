@@ -70,5 +70,5 @@ async fn converse(mut child: Child, input: &str) -> std::io::Result<std::process
 const PLACES: &[&str] =
     &["/usr/sbin/nft", "/sbin/nft", "/usr/bin/nft", "/usr/local/sbin/nft", "/run/current-system/sw/bin/nft"];
 
-/// Far above the milliseconds that it takes; the kernel may have to load modules first.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Far above the milliseconds that it takes, and above the seconds that thousands of rules do.
+const PATIENCE: Duration = Duration::from_secs(30);
