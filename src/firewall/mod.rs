@@ -13,7 +13,7 @@
 mod document;
 mod program;
 
-use std::io;
+use std::{error::Error, io};
 
 use self::{document::Document, program::Program};
 use crate::{model::InterfaceName, plan::Ruleset};
@@ -73,6 +73,13 @@ pub enum FirewallError {
     Slow(&'static str),
 }
 
+impl FirewallError {
+    /// Says it with its cause.
+    pub fn reason(&self) -> String {
+        self.source().map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
+    }
+}
+
 impl Firewall {
     /// Takes charge of the table for `interface`; nothing is looked at yet.
     pub fn new(interface: InterfaceName) -> Self {
@@ -93,7 +100,8 @@ impl Firewall {
             return Ok(Done::Nothing);
         }
         program.answer(&document.replace(ruleset)).await?;
-        let listing = program.answer(&document.list()).await?;
+        // What cannot be told now is made anew next time.
+        let listing = program.answer(&document.list()).await.unwrap_or_default();
         self.seen = Seen::Present { listing, ruleset: ruleset.clone() };
         Ok(Done::Changed)
     }

@@ -1,12 +1,12 @@
 //! Keeping the server's access rules in force on one interface, as far as this machine can.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use super::MembershipError;
 use crate::{
     firewall::{self, Done, Firewall},
     link,
-    model::{Assignment, FirewallSetting, FirewallStatus, InterfaceName},
+    model::{Assignment, FirewallSetting, FirewallStatus, InterfaceName, Membership},
     plan::{self, Wall},
     store::Store,
 };
@@ -48,22 +48,22 @@ impl Fence {
                     (FirewallStatus::Enforced { rules: ruleset.rules }, None)
                 }
                 (Err(error), Some(FirewallSetting::Enforce)) => {
-                    (FirewallStatus::Closed { why: error.to_string() }, Some(error))
+                    (FirewallStatus::Closed { why: error.reason() }, Some(error))
                 }
                 (Err(error), Some(FirewallSetting::Ignore) | None) => {
-                    (FirewallStatus::NotEnforced { why: error.to_string() }, Some(error))
+                    (FirewallStatus::NotEnforced { why: error.reason() }, Some(error))
                 }
             },
         };
         if let Some(error) = error
             && self.status.as_ref() != Some(&status)
         {
-            tracing::warn!(%error, %status, "the packet filter is not as it should be");
+            tracing::warn!(error = %error.reason(), %status, "the packet filter is not as it should be");
         }
         let is_closed = matches!(status, FirewallStatus::Closed { .. });
         self.status = Some(status);
         if is_closed {
-            return Cow::Owned(Assignment { peers: std::collections::BTreeMap::new(), ..assignment.clone() });
+            return Cow::Owned(Assignment { peers: BTreeMap::new(), ..assignment.clone() });
         }
         Cow::Borrowed(assignment)
     }
@@ -73,6 +73,22 @@ impl Fence {
         self.status = None;
         self.firewall.clear().await?;
         Ok(())
+    }
+}
+
+/// Tells from outside the process that serves `membership` what became of its access rules; `None` if this process may
+/// not look, or the membership has none yet.
+pub(super) async fn look(membership: &Membership) -> Option<FirewallStatus> {
+    let assignment = &membership.enrolled()?.assignment;
+    match plan::wall(&assignment.access, membership.policy.firewall) {
+        Wall::Ignored => Some(FirewallStatus::Ignored),
+        Wall::Open => Some(FirewallStatus::Open),
+        Wall::Rules(ruleset) if firewall::interfaces().await.ok()?.contains(&membership.interface) => {
+            Some(FirewallStatus::Enforced { rules: ruleset.rules })
+        }
+        Wall::Rules(_) => {
+            Some(FirewallStatus::NotEnforced { why: "this machine's packet filter lacks them".to_owned() })
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can be told of a membership without working on it.
 
-use super::{MembershipError, Tunnel};
+use super::{MembershipError, Tunnel, fence};
 use crate::{
     daemon::clock,
     link::{self, LinkError},
@@ -17,7 +17,8 @@ pub async fn status(store: &Store, server: &Server) -> Result<Option<Status>, Me
     let Some(membership) = store.load(server)? else { return Ok(None) };
     let mut tunnel = Tunnel::open(Backend::Kernel, &membership)?;
     let error = tunnel.observe().await.err().map(|error| error.report(clock::unix_seconds()));
-    Ok(Some(plan::summarize(&membership, tunnel.last(), Some(Backend::Kernel), error)))
+    let firewall = if tunnel.last().is_some() { fence::look(&membership).await } else { None };
+    Ok(Some(Status { firewall, ..plan::summarize(&membership, tunnel.last(), Some(Backend::Kernel), error) }))
 }
 
 /// Summarizes a membership that the server deleted; `None` if there is none.

@@ -71,8 +71,7 @@ pub struct Status {
     pub backend: Option<Backend>,
     /// The conversation with the server; `None` when no agent serves this membership.
     pub contact: Option<Contact>,
-    /// What became of the server's access rules; `None` before the interface was put in order, and when nobody serves
-    /// this membership.
+    /// What became of the server's access rules; `None` while no interface is up, and where this process may not look.
     pub firewall: Option<FirewallStatus>,
     /// This host's id on the server.
     pub host_id: Uuid,
