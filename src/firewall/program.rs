@@ -30,7 +30,8 @@ impl Program {
 
     /// Returns what it answers to a document.
     pub(super) async fn answer(self, document: &str) -> Result<String, FirewallError> {
-        self.run(&["-j", "-f", "-"], document).await
+        // What `-` means to it is `/dev/stdin`, which small systems lack.
+        self.run(&["-j", "-f", "/proc/self/fd/0"], document).await
     }
 
     async fn run(self, arguments: &[&str], input: &str) -> Result<String, FirewallError> {

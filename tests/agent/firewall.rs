@@ -267,14 +267,14 @@ fn every_kind() -> Result<Access> {
 }
 
 /// A server that knows ports and protocols, and pushes.
-fn paid(lab: &Lab) -> Result<World> {
+pub(crate) fn paid(lab: &Lab) -> Result<World> {
     let inside = Inside { listen: (Lab::V4, 0).into(), scheme: Scheme::Mqtt, login: Login::Shared };
     let broker = Some(Broker::Inside(inside));
     World::with(lab, Options { broker, edition: Edition::Pro, ..Options::default() })
 }
 
 /// Allows everybody this much to `node`, and nothing else to anybody; returns the policy.
-fn restrict(lab: &Lab, world: &World, node: &Node, traffic: Value) -> Result<Value> {
+pub(crate) fn restrict(lab: &Lab, world: &World, node: &Node, traffic: Value) -> Result<Value> {
     let status = wait_up(world, node)?;
     let destination = &status["networks"]["office"]["node_id"];
     let mut policy = json!({
@@ -314,20 +314,20 @@ fn merge(policy: &mut Value, fields: Value) {
     }
 }
 
-fn wait_enforced(world: &World, node: &Node) -> Result<Value> {
+pub(crate) fn wait_enforced(world: &World, node: &Node) -> Result<Value> {
     wait_for(world, node, "the rules", |status| status["firewall"]["state"] == "enforced")
 }
 
 /// The packet filter of a node.
-struct Filter<'a> {
-    before: Vec<Value>,
+pub(crate) struct Filter<'a> {
+    pub(crate) before: Vec<Value>,
     nft: PathBuf,
     node: &'a Node,
 }
 
 impl<'a> Filter<'a> {
     /// With a table that somebody else made.
-    fn with_a_foreign_table(node: &'a Node) -> Result<Self> {
+    pub(crate) fn with_a_foreign_table(node: &'a Node) -> Result<Self> {
         let mut filter = Self { before: Vec::new(), nft: nft()?, node };
         filter.nft("add table inet filter")?;
         filter.nft("add chain inet filter input { type filter hook input priority 0; policy accept; }")?;
@@ -345,7 +345,7 @@ impl<'a> Filter<'a> {
     }
 
     /// Everything there is, as often as it is written alike.
-    fn now(&self) -> Result<Vec<Value>> {
+    pub(crate) fn now(&self) -> Result<Vec<Value>> {
         let mut listed = self.handles()?;
         for (_, fields) in listed.iter_mut().filter_map(Value::as_object_mut).flatten() {
             fields.as_object_mut().and_then(|fields| fields.remove("handle"));
@@ -362,7 +362,7 @@ impl<'a> Filter<'a> {
     }
 
     /// The names of the agent's tables.
-    fn ours(&self) -> Result<Vec<String>> {
+    pub(crate) fn ours(&self) -> Result<Vec<String>> {
         let names = self.now()?.into_iter().filter_map(|object| Some(object["table"]["name"].as_str()?.to_owned()));
         Ok(names.filter(|name| name.starts_with("enroll-agent-")).collect())
     }
