@@ -198,6 +198,7 @@ fn hint(error: &MembershipError) -> Option<String> {
         MembershipError::Deleted(server) => {
             return Some(format!("run `agent leave --server {server}`, then join again to enroll as a new host"));
         }
+        MembershipError::Firewall(_) => "`nft list tables` shows it; start the agent again, or remove it with nft",
         MembershipError::Host { .. } | MembershipError::Push(_) => return None,
         MembershipError::Link(error) => return link_hint(error),
         MembershipError::NoNetworks { .. } => {

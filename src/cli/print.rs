@@ -14,6 +14,7 @@ pub(super) fn status(status: &Status) -> String {
     let Status {
         backend,
         contact,
+        firewall,
         host_id,
         interface,
         keys,
@@ -44,6 +45,9 @@ pub(super) fn status(status: &Status) -> String {
     let _ = writeln!(text, "{place}, {}", counted(peers.len(), "peer"));
     if let Some(contact) = contact {
         let _ = writeln!(text, "{}", self::contact(contact));
+    }
+    if let Some(firewall) = firewall {
+        let _ = writeln!(text, "firewall: {firewall}");
     }
     if !networks.is_empty() {
         let _ = writeln!(text, "\n{}", self::networks(std::slice::from_ref(status)));

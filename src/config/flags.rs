@@ -5,7 +5,7 @@ use std::{num::NonZeroU16, path::PathBuf};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::model::{Backend, InterfaceName, Overlap, Secret};
+use crate::model::{Backend, FirewallSetting, InterfaceName, Overlap, Secret};
 
 /// Settings that flags, environment and file all know.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
@@ -26,6 +26,10 @@ pub struct Flags {
     /// Public address that peers can reach, and its port if another than the listen port
     #[arg(long, env = "ENROLL_AGENT_ENDPOINT", value_name = "IP[:PORT]")]
     pub endpoint: Option<String>,
+    /// What to do about the server's access rules: enforce them or have no peers, or ignore them [default: enforce them
+    /// if nft is there]
+    #[arg(long, env = "ENROLL_AGENT_FIREWALL", value_name = "enforce|ignore")]
+    pub firewall: Option<FirewallSetting>,
     /// Name of the WireGuard interface [default: enroll0, or the next free number]
     #[arg(long, env = "ENROLL_AGENT_INTERFACE", value_name = "NAME")]
     pub interface: Option<InterfaceName>,

@@ -248,6 +248,7 @@ fn shared(given: Flags, saved: Flags, path: &Path) -> Result<Shared, ConfigError
         let message = "mtu must be 1280 to 9000".to_owned();
         return Err(ConfigError::Invalid { path: path.to_owned(), message });
     }
+    let firewall = given.firewall.or(saved.firewall);
     Ok(Shared {
         backend: given.backend.or(saved.backend),
         interface: given.interface.or(saved.interface),
@@ -256,6 +257,7 @@ fn shared(given: Flags, saved: Flags, path: &Path) -> Result<Shared, ConfigError
             allowed_prefixes: given.allowed_prefixes.or(saved.allowed_prefixes),
             ca_file,
             endpoint,
+            firewall,
             listen_port,
             mtu,
             name: given.name.or(saved.name),
@@ -361,7 +363,7 @@ mod tests {
 
         let file = read_file(&path, true).unwrap();
 
-        assert_eq!(settings.len(), 13);
+        assert_eq!(settings.len(), 14);
         assert_eq!(file.flags.port, NonZeroU16::new(51821));
         assert!(file.path_of_key.is_some());
     }

@@ -266,6 +266,7 @@ fn outcome_of(error: &MembershipError) -> Outcome {
         MembershipError::Link(_) | MembershipError::Overlap { .. } | MembershipError::PortTaken(_) => Outcome::Stuck,
         MembershipError::Deleted(_) => Outcome::Failed { trouble: Trouble::Gone, retry_after: None },
         MembershipError::Assignment { .. }
+        | MembershipError::Firewall(_)
         | MembershipError::Host { .. }
         | MembershipError::NoNetworks { .. }
         | MembershipError::NotEnrolled

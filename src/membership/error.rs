@@ -4,6 +4,7 @@ use std::{io, num::NonZeroU16, time::Duration};
 
 use crate::{
     control::{Advice, AssignmentError, PushError, Refusal, RestError, TrustError},
+    firewall::FirewallError,
     link::LinkError,
     model::{Class, ErrorReport, NetworkName, Server},
     plan::Overlaps,
@@ -25,6 +26,9 @@ pub enum MembershipError {
     /// The server does not know this host any more.
     #[error("{0} has deleted this host")]
     Deleted(Server),
+    /// The packet filter could not be removed.
+    #[error("the packet filter stays")]
+    Firewall(#[from] FirewallError),
     /// Something on this machine failed that has nothing to do with the membership.
     #[error("cannot {action}")]
     Host {
@@ -158,6 +162,7 @@ impl MembershipError {
                 Class::Denied
             }
             Self::Assignment { .. }
+            | Self::Firewall(_)
             | Self::Host { .. }
             | Self::Overlap { .. }
             | Self::PortTaken(_)

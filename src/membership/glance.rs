@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{MembershipError, Tunnel, tunnel};
+use super::{MembershipError, Tunnel, fence, tunnel};
 use crate::{
     daemon::clock,
     link::{self, LinkError},
@@ -19,8 +19,12 @@ pub async fn status(store: &Store, server: &Server) -> Result<Option<Status>, Me
     let Some(membership) = store.load(server)? else { return Ok(None) };
     let mut tunnel = Tunnel::open(Backend::Kernel, &membership)?;
     let error = tunnel.observe().await.err().map(|error| error.report(clock::unix_seconds()));
-    let withheld = tunnel::withheld(&membership, tunnel.last()).await;
-    Ok(Some(plan::summarize(&membership, tunnel.last(), Some(Backend::Kernel), &withheld, error)))
+    let (firewall, withheld) = match tunnel.last() {
+        Some(have) => (fence::look(&membership).await, tunnel::withheld(&membership, have).await),
+        None => (None, BTreeSet::new()),
+    };
+    let status = plan::summarize(&membership, tunnel.last(), Some(Backend::Kernel), &withheld, error);
+    Ok(Some(Status { firewall, ..status }))
 }
 
 /// Summarizes a membership that the server deleted; `None` if there is none.
@@ -47,11 +51,11 @@ pub async fn clear_deleted(store: &Store, server: &Server) -> Result<(), Members
     }
 }
 
-/// Removes what a crash left of memberships that are gone.
+/// Removes what a crash left of memberships that are gone: routing rules and packet filters.
 ///
 /// # Errors
 /// [`MembershipError::Store`] if the state cannot be read, as nobody knows then whose it is; [`MembershipError::Link`]
-/// if something stays.
+/// and [`MembershipError::Firewall`] if something stays.
 pub async fn sweep(store: &Store) -> Result<(), MembershipError> {
     let mut known = Vec::new();
     for server in store.servers()? {
@@ -59,9 +63,9 @@ pub async fn sweep(store: &Store) -> Result<(), MembershipError> {
     }
     let swept = link::sweep(&known).await?;
     if swept > 0 {
-        tracing::info!(rules = swept, "removed what an earlier run left behind");
+        tracing::info!(rules = swept, "removed routing rules that an earlier run left behind");
     }
-    Ok(())
+    fence::sweep(&known).await
 }
 
 /// Chooses who carries the interface of a membership: whoever does already, else by what this machine can do.

@@ -3,6 +3,7 @@
 //! This is where the hands meet: store, server and interface.
 
 mod error;
+mod fence;
 mod found;
 mod gateway;
 mod glance;

@@ -36,7 +36,7 @@ impl Work {
         push.follow(nodes.map(|(network, node): (&NetworkName, _)| (network, node.id)));
     }
 
-    /// Applies peers that were pushed, and saves them; everything else is told by pulls.
+    /// Applies peers and access rules that were pushed, and saves them; everything else is told by pulls.
     ///
     /// # Errors
     /// [`MembershipError::Assignment`] if they cannot be used; the interface is as it was then.
@@ -46,8 +46,8 @@ impl Work {
         if before.nodes.is_empty() {
             return Ok(Round { changes: 0, news: News::Nothing });
         }
-        let PushedPeers { default_gateway, peers, remarks, route_metrics } = pushed;
-        let mut now = Assignment { default_gateway, peers, route_metrics, ..before.clone() };
+        let PushedPeers { access, default_gateway, peers, remarks, route_metrics } = pushed;
+        let mut now = Assignment { access, default_gateway, peers, route_metrics, ..before.clone() };
         now.remarks.retain(|remark| !remark.is_about_peers());
         now.remarks.extend(remarks);
         self.take_over(&before, now).await

@@ -79,11 +79,12 @@ impl Work {
         if networks_differ(&before, &assignment) && freshness == Freshness::Cached {
             // The server's cached peers are stale after memberships changed (protocol page, "Staleness").
             assignment = self.pull(Freshness::Recomputed).await?;
-        } else if peers == Peers::Pushed && assignment.peers != before.peers && self.may_clarify() {
+        } else if peers == Peers::Pushed && peers_differ(&before, &assignment) && self.may_clarify() {
             // Either the cache is stale or a push was missed; only a computation tells.
             assignment = self.pull(Freshness::Recomputed).await?;
         } else if peers == Peers::Pushed {
             assignment.default_gateway = before.default_gateway;
+            assignment.access.clone_from(&before.access);
             assignment.peers.clone_from(&before.peers);
             assignment.route_metrics.clone_from(&before.route_metrics);
             assignment.remarks.retain(|remark| !remark.is_about_peers());
@@ -145,6 +146,11 @@ fn news(before: &Assignment, now: &Assignment) -> News {
 
 /// How often a disagreement between the server's cache and its pushes is clarified.
 const CLARIFY_GAP: Duration = Duration::from_secs(600);
+
+/// What the server keeps ready for pulls, and pushes when it changes.
+fn peers_differ(before: &Assignment, now: &Assignment) -> bool {
+    before.access != now.access || before.peers != now.peers
+}
 
 fn networks_differ(before: &Assignment, now: &Assignment) -> bool {
     before.nodes != now.nodes || before.leaving != now.leaving

@@ -5,16 +5,19 @@ use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16};
 use crate::{
     facts,
     link::{self, AnyLink, Around, Link},
-    model::{Assignment, Backend, InterfaceName, Membership, Observation, Surroundings, Switch, Withheld},
+    model::{
+        Assignment, Backend, FirewallStatus, InterfaceName, Membership, Observation, Surroundings, Switch, Withheld,
+    },
     plan::{self, Change, Target},
 };
 
-use super::MembershipError;
+use super::{MembershipError, fence::Fence};
 
 /// The interface of one membership, open for changes.
 #[derive(Debug)]
 pub struct Tunnel {
     backend: Backend,
+    fence: Fence,
     /// What this machine did not take of the last plan, as IPv6 addresses where IPv6 is off; not asked for again.
     futile: Vec<Change>,
     /// What the interface looked like last; `None` when there was none.
@@ -31,7 +34,9 @@ impl Tunnel {
     pub fn open(backend: Backend, membership: &Membership) -> Result<Self, MembershipError> {
         let keys = membership.identity.interface_keys();
         let link = link::open(backend, membership.interface.clone(), keys)?;
-        Ok(Self { backend, futile: Vec::new(), last: None, link, servers: BTreeSet::new(), withheld: BTreeSet::new() })
+        let fence = Fence::new(membership.interface.clone());
+        let (futile, servers, withheld) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        Ok(Self { backend, fence, futile, last: None, link, servers, withheld })
     }
 
     /// Who carries the packets.
@@ -60,12 +65,18 @@ impl Tunnel {
         &self.servers
     }
 
+    /// What became of the server's access rules; `None` before the interface was put in order.
+    pub fn firewall(&self) -> Option<FirewallStatus> {
+        self.fence.status()
+    }
+
     /// The UDP port when it was last looked at.
     pub fn port(&self) -> Option<NonZeroU16> {
         self.last.as_ref().and_then(|have| have.device.listen_port)
     }
 
-    /// Brings the interface in step with `assignment`; returns how many changes that took.
+    /// Brings the packet filter and then the interface in step with `assignment`; returns how many changes the
+    /// interface took.
     ///
     /// `servers` are the enrollment server's addresses, which no route may take into the tunnel.
     pub async fn apply(
@@ -76,6 +87,7 @@ impl Tunnel {
     ) -> Result<usize, MembershipError> {
         self.servers.clone_from(&servers);
         let surroundings = surroundings(membership, servers).await?;
+        let assignment = &*self.fence.prepare(assignment, membership.policy.firewall).await;
         self.observe().await?;
         let Step { changes, withheld } = step(membership, assignment, self.last.as_ref(), &surroundings)?;
         if withheld != self.withheld {
@@ -94,11 +106,13 @@ impl Tunnel {
         Ok(changes.len())
     }
 
-    /// Removes the interface.
+    /// Removes the interface, and then the packet filter in front of it.
     pub async fn remove(&mut self) -> Result<(), MembershipError> {
         self.last = None;
         self.withheld.clear();
-        Ok(self.link.remove().await?)
+        // An interface that stays is filtered on.
+        self.link.remove().await?;
+        self.fence.clear().await
     }
 }
 
@@ -138,10 +152,10 @@ pub(super) fn step(
 }
 
 /// What of the saved assignment would be left out now, without the server.
-pub(super) async fn withheld(membership: &Membership, have: Option<&Observation>) -> BTreeSet<Withheld> {
+pub(super) async fn withheld(membership: &Membership, have: &Observation) -> BTreeSet<Withheld> {
     let (Some(enrolled), Switch::On) = (membership.enrolled(), membership.switch) else { return BTreeSet::new() };
     match surroundings(membership, enrolled.server_addresses.clone()).await {
-        Ok(surroundings) => step(membership, &enrolled.assignment, have, &surroundings),
+        Ok(surroundings) => step(membership, &enrolled.assignment, Some(have), &surroundings),
         Err(error) => Err(error),
     }
     .map_or_else(|_| BTreeSet::new(), |step| step.withheld)

@@ -362,7 +362,9 @@ impl Work {
     /// Summarizes the membership and what the interface showed when it was last looked at.
     pub fn recent_status(&self) -> Status {
         let Self { error, membership, tunnel, .. } = self;
-        plan::summarize(membership, tunnel.last(), Some(tunnel.backend()), tunnel.withheld(), error.clone())
+        let (last, backend) = (tunnel.last(), Some(tunnel.backend()));
+        let status = plan::summarize(membership, last, backend, tunnel.withheld(), error.clone());
+        Status { firewall: tunnel.firewall(), ..status }
     }
 
     /// Switches the interface on or off and remembers it.

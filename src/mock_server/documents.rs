@@ -30,7 +30,7 @@ impl World {
             server_config: config,
             host_network_info: Some(nearby).filter(|nearby| !nearby.is_empty()),
             egress_network_routes: Some(routes),
-            fw_update: self.firewall(&active),
+            fw_update: Some(self.firewall(&active)),
             change_default_gateway: default_gateway.is_some(),
             default_gateway: default_gateway.unwrap_or_default(),
             is_internet_gateway: active.iter().any(|node| node.is_internet_gateway),

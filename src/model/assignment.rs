@@ -12,13 +12,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{NetworkName, Peer, PublicKey};
+use super::{Access, NetworkName, Peer, PublicKey};
 
 /// The host's networks and peers.
 ///
 /// No two connected networks overlap, no two peers claim the same allowed IP, and our own key is not among the peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
+    /// Who may send what to this host; open in states that were saved without it.
+    #[serde(default)]
+    pub access: Access,
     /// The overlay address of the gateway that all of this machine's traffic should go through; `None` for none.
     #[serde(default)]
     pub default_gateway: Option<IpAddr>,
@@ -97,6 +100,10 @@ pub struct Relay {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remark {
+    /// An access rule allows something that this agent cannot tell apart, so it allows nothing here.
+    AccessRuleUnused(String),
+    /// An access rule denies something that this agent cannot tell apart, so it denies everything from its sources.
+    AccessRuleWidened(String),
     /// The server has this host forward to ranges behind it, which this agent leaves to others.
     EgressGatewayUnsupported,
     /// A peer's endpoint has port 0; the peer has to initiate.
@@ -110,6 +117,12 @@ pub enum Remark {
 impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::AccessRuleUnused(id) => {
+                write!(f, "access rule {id} has a protocol or ports that this agent does not know; it allows nothing")
+            }
+            Self::AccessRuleWidened(id) => {
+                write!(f, "access rule {id} denies by a protocol or ports that this agent does not know; it denies all")
+            }
             Self::EndpointWithoutPort(key) => {
                 write!(f, "peer {key} has an endpoint without a port; waiting for it to call")
             }
@@ -123,11 +136,14 @@ impl fmt::Display for Remark {
 }
 
 impl Remark {
-    /// Whether it is about a peer, and so comes with the list of them.
+    /// Whether it is about peers or what they may do, and so comes with the list of them.
     pub fn is_about_peers(&self) -> bool {
         match self {
             Self::EgressGatewayUnsupported | Self::NetworkWithoutAddress(_) => false,
-            Self::EndpointWithoutPort(_) | Self::OwnKeyAmongPeers => true,
+            Self::AccessRuleUnused(_)
+            | Self::AccessRuleWidened(_)
+            | Self::EndpointWithoutPort(_)
+            | Self::OwnKeyAmongPeers => true,
         }
     }
 }

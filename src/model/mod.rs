@@ -1,9 +1,11 @@
 //! The words of the agent: parsed, valid, and printable without secrets.
 
+mod access;
 mod assignment;
 mod backend;
 mod device;
 mod facts;
+mod firewall;
 mod identity;
 mod interface_name;
 mod key;
@@ -18,10 +20,12 @@ mod status;
 mod token;
 mod withheld;
 
+pub use access::{Access, AccessRule, PortRange, PortRangeError, Traffic, Verdict};
 pub use assignment::{Assignment, Connection, Node, Relay, RelayChoice, Remark};
 pub use backend::{Backend, BackendError};
 pub use device::{Device, LinkState, Observation, Peer, PeerStats};
 pub use facts::Facts;
+pub use firewall::{FirewallSetting, FirewallSettingError, FirewallStatus};
 pub use identity::{Identity, Mac, TrafficKey};
 pub use interface_name::{InterfaceName, InterfaceNameError};
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};

@@ -5,6 +5,8 @@ use std::{fmt, net::SocketAddr, num::NonZeroU16, path::PathBuf, str::FromStr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::FirewallSetting;
+
 /// Local settings of one membership; saved with it, so that nothing has to be said twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -17,6 +19,8 @@ pub struct Policy {
     pub ca_file: Option<PathBuf>,
     /// Our public address as peers reach it, port 0 for the listen port; `None` lets peers learn it from our packets.
     pub endpoint: Option<SocketAddr>,
+    /// What to do about the server's access rules; `None` enforces them where this machine can.
+    pub firewall: Option<FirewallSetting>,
     /// UDP port that nobody may change; `None` adopts the server's.
     pub listen_port: Option<NonZeroU16>,
     /// Largest packet in bytes; `None` adopts the server's, else 1420.
@@ -77,6 +81,8 @@ pub struct Overrides {
     pub ca_file: Option<PathBuf>,
     /// See [`Policy::endpoint`].
     pub endpoint: Option<SocketAddr>,
+    /// See [`Policy::firewall`].
+    pub firewall: Option<FirewallSetting>,
     /// See [`Policy::listen_port`].
     pub listen_port: Option<NonZeroU16>,
     /// See [`Policy::mtu`].
@@ -91,12 +97,23 @@ impl Overrides {
     /// Returns these, and where they say nothing `others`.
     #[must_use]
     pub fn or(self, others: Self) -> Self {
-        let Self { accept_default_route, allowed_prefixes, ca_file, endpoint, listen_port, mtu, name, overlap } = self;
+        let Self {
+            accept_default_route,
+            allowed_prefixes,
+            ca_file,
+            endpoint,
+            firewall,
+            listen_port,
+            mtu,
+            name,
+            overlap,
+        } = self;
         Self {
             accept_default_route: accept_default_route.or(others.accept_default_route),
             allowed_prefixes: allowed_prefixes.or(others.allowed_prefixes),
             ca_file: ca_file.or(others.ca_file),
             endpoint: endpoint.or(others.endpoint),
+            firewall: firewall.or(others.firewall),
             listen_port: listen_port.or(others.listen_port),
             mtu: mtu.or(others.mtu),
             name: name.or(others.name),
@@ -106,13 +123,23 @@ impl Overrides {
 
     /// Returns `saved` with what was given now on top.
     pub fn over(&self, saved: Policy) -> Policy {
-        let given = self.clone();
-        let Self { accept_default_route, allowed_prefixes, ca_file, endpoint, listen_port, mtu, name, overlap } = given;
+        let Self {
+            accept_default_route,
+            allowed_prefixes,
+            ca_file,
+            endpoint,
+            firewall,
+            listen_port,
+            mtu,
+            name,
+            overlap,
+        } = self.clone();
         Policy {
             accept_default_route: accept_default_route.unwrap_or(saved.accept_default_route),
             allowed_prefixes: allowed_prefixes.unwrap_or(saved.allowed_prefixes),
             ca_file: ca_file.or(saved.ca_file),
             endpoint: endpoint.or(saved.endpoint),
+            firewall: firewall.or(saved.firewall),
             listen_port: listen_port.or(saved.listen_port),
             mtu: mtu.or(saved.mtu),
             name: name.or(saved.name),

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Backend, Connection, InterfaceName, NetworkName, PublicKey, Relay, RelayChoice};
+use super::{Backend, Connection, FirewallStatus, InterfaceName, NetworkName, PublicKey, Relay, RelayChoice};
 
 /// Everything about this device's memberships.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -71,6 +71,8 @@ pub struct Status {
     pub backend: Option<Backend>,
     /// The conversation with the server; `None` when no agent serves this membership.
     pub contact: Option<Contact>,
+    /// What became of the server's access rules; `None` while no interface is up, and where this process may not look.
+    pub firewall: Option<FirewallStatus>,
     /// This host's id on the server.
     pub host_id: Uuid,
     /// The interface.

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod diff;
+mod firewall;
 mod gateway;
 mod joining;
 mod routes;
@@ -13,6 +14,7 @@ mod vigil;
 
 pub use backoff::{MAX_DELAY, backoff};
 pub use diff::{Change, diff};
+pub use firewall::{Line, Ruleset, Wall, wall};
 pub use gateway::{Probed, Standing, choose_gateway, is_silent};
 pub use joining::{Joining, Verdict};
 pub use session::{Action, Deadline, Event, Hint, Outcome, Peers, Session, Talk, Trouble, Why};

@@ -32,6 +32,7 @@ pub fn summarize(
     Status {
         backend: backend.filter(|_| have.is_some()),
         contact: None,
+        firewall: None,
         host_id: membership.identity.host_id,
         interface: membership.interface.clone(),
         keys: enrolled.map(|enrolled| enrolled.fingerprints.clone()).unwrap_or_default(),

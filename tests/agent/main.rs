@@ -4,6 +4,7 @@
 mod lab;
 
 mod actions;
+mod firewall;
 mod join;
 mod lasting;
 mod leave;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut cases = actions::cases();
+    cases.extend(firewall::cases());
     cases.extend(join::cases());
     cases.extend(lasting::cases());
     cases.extend(leave::cases());

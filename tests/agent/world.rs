@@ -170,6 +170,11 @@ impl World {
 
     /// Asks the server for something as its administrator; returns the status of the answer.
     pub(crate) fn admin(&self, lab: &Lab, method: &str, path: &str, body: &Value) -> Result<u16> {
+        Ok(self.answer(lab, method, path, body)?.0)
+    }
+
+    /// The same, with the answer; null if that is no document.
+    pub(crate) fn answer(&self, lab: &Lab, method: &str, path: &str, body: &Value) -> Result<(u16, Value)> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(rustls::pki_types::pem::PemObject::from_pem_slice(self.server.ca_pem().as_bytes())?)?;
         let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
@@ -180,7 +185,9 @@ impl World {
             let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build()?;
             let request =
                 client.request(method.parse()?, url).bearer_auth(self.server.master_key()).body(body.to_string());
-            Ok(request.send().await?.status().as_u16())
+            let response = request.send().await?;
+            let status = response.status().as_u16();
+            Ok((status, serde_json::from_str(&response.text().await?).unwrap_or_default()))
         })
     }
 

@@ -4,6 +4,9 @@
 
 #![expect(clippy::allow_attributes, reason = "an expectation would be unmet in the program that uses everything")]
 
+#[allow(dead_code, reason = "shared with tests/agent")]
+#[path = "../agent/firewall.rs"]
+mod firewall;
 #[path = "../lab/mod.rs"]
 mod lab;
 #[allow(dead_code, reason = "shared with tests/agent")]
@@ -13,13 +16,15 @@ mod status;
 #[path = "../agent/world.rs"]
 mod world;
 
-use std::{process::ExitCode, thread, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use self::{
-    lab::{Case, Exit, Lab, Node},
+    firewall::Filter,
+    lab::{Exit, Lab, Node, Reached},
     status::{membership, stop, wait_for, wait_up},
     world::{DONE, World, address},
 };
@@ -33,6 +38,7 @@ fn main() -> ExitCode {
         ("a_rotated_key_is_known_after_a_restart", a_rotated_key_is_known),
         ("down_takes_away_what_up_brings_back", down_and_up),
         ("a_command_without_a_service_works_on_the_interface", a_command_without_a_service),
+        ("access_rules_stay_with_the_interface_whoever_serves_it", access_rules_stay),
     ])
 }
 
@@ -135,6 +141,38 @@ fn a_command_without_a_service(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+fn access_rules_stay(lab: &mut Lab) -> Result<()> {
+    let (one, two) = (lab.node("one")?, lab.node("two")?);
+    let filter = Filter::with_a_foreign_table(&one)?;
+    let world = firewall::paid(lab)?;
+    join(&world, &one)?;
+    join(&world, &two)?;
+    let there = address(&membership(&world, &one)?, "office", 0)?;
+    firewall::restrict(lab, &world, &one, json!({"protocol": "tcp", "type": "SSH", "ports": ["22"]}))?;
+
+    // No agent serves.
+    let synced = world.run(&one, &["sync"])?;
+    ensure!(synced.exit == Some(Exit::Code(0)), "{synced:?}");
+    ensure!(world.run(&two, &["sync"])?.exit == Some(Exit::Code(0)));
+    firewall::wait_enforced(&world, &one)?;
+    ensure!(two.connect(SocketAddr::new(there, 22), DONE)? == Reached::Machine);
+    ensure!(two.connect(SocketAddr::new(there, 80), SHORT)? == Reached::Nothing);
+    let right = filter.now()?;
+    // One does, ends, and is killed.
+    let service = world.serve_on(&one, "kernel", &[])?;
+    firewall::wait_enforced(&world, &one)?;
+    stop(&service)?;
+    ensure!(filter.now()? == right, "the end of the service opens the interface");
+    let service = world.serve_on(&one, "kernel", &[])?;
+    service.kill()?;
+    ensure!(filter.now()? == right, "the end of the service opens the interface");
+    ensure!(two.connect(SocketAddr::new(there, 80), SHORT)? == Reached::Nothing);
+    ensure!(world.run(&one, &["leave"])?.exit == Some(Exit::Code(0)));
+
+    ensure!(filter.now()? == filter.before, "{:?}", filter.now());
+    Ok(())
+}
+
 fn join(world: &World, node: &Node) -> Result<()> {
     let key = world.key(&format!("key-of-{}", node.name), &["office"], 1)?;
     let program = world.agent(node, &["join", "-"]).env("ENROLL_AGENT_ENDPOINT", node.v4.to_string());
@@ -165,6 +203,9 @@ fn undisturbed(lab: &mut Lab, trouble: impl Fn(&World, &Node) -> Result<()>) -> 
     ensure!(flow.lost == 0 && flow.replies.len() > 100, "{} of {} were lost", flow.lost, flow.sent);
     Ok(())
 }
+
+/// Silence takes as long.
+const SHORT: Duration = Duration::from_secs(2);
 
 /// Longer than any of the troubles takes.
 const FLOW: Duration = Duration::from_secs(15);

@@ -2,11 +2,12 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr, TcpStream},
     os::unix::process::ExitStatusExt,
     process::{Child, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -23,7 +24,7 @@ use super::{
     hub::Forwarding,
     netlink,
     ping::ping,
-    protocol::{Answer, Exit, Output, Program, Request, Spawned, Uplink},
+    protocol::{Answer, Exit, Output, Program, Reached, Request, Spawned, Uplink},
     role::{self, Role},
     snapshot::snapshot,
 };
@@ -68,6 +69,7 @@ impl Helper {
             Request::AddAddress(net) => value(with_netlink(async |handle| {
                 netlink::add_address(handle, "eth0", net.addr(), net.prefix_len()).await
             })?),
+            Request::Connect { to, patience } => value(connect(to, patience)?),
             Request::Configure(uplink) => value(configure(uplink)?),
             Request::DeleteInterface(name) => value(with_netlink(async |handle| netlink::delete(handle, &name).await)?),
             Request::Interfaces => value(netlink::interfaces()?),
@@ -172,6 +174,15 @@ fn gather(pipe: impl Read, lines: &Mutex<Vec<String>>) {
         let Ok(line) = line else { return eprintln!("lab helper: cannot read a program's output") };
         let line = String::from_utf8_lossy(&line).into_owned();
         lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+}
+
+fn connect(to: SocketAddr, patience: Duration) -> io::Result<Reached> {
+    match TcpStream::connect_timeout(&to, patience) {
+        Ok(_) => Ok(Reached::Listener),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Reached::Machine),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(Reached::Nothing),
+        Err(error) => Err(error),
     }
 }
 

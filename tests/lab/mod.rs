@@ -47,7 +47,7 @@ pub(crate) use self::{
     hub::{Cable, Forwarding, Lab},
     node::{Node, Process},
     ping::Pings,
-    protocol::{Exit, Interface, Output, Program},
+    protocol::{Exit, Interface, Output, Program, Reached},
     role::Role,
     trials::{Case, trials},
 };

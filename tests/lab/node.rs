@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::{Child, ChildStdin, ChildStdout, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -17,7 +17,7 @@ use serde_json::{Deserializer, Value};
 use super::{
     eventually,
     ping::Pings,
-    protocol::{Answer, Interface, Output, Program, Request, Spawned, Uplink},
+    protocol::{Answer, Interface, Output, Program, Reached, Request, Spawned, Uplink},
     role::Role,
 };
 
@@ -84,6 +84,14 @@ impl Node {
     /// If the node is gone; silence is an answer without replies.
     pub(crate) fn ping(&self, to: impl Into<IpAddr>, replies: usize, deadline: Duration) -> Result<Pings> {
         self.ask(&Request::Ping { to: to.into(), replies, deadline })
+    }
+
+    /// Opens a TCP connection from the node, and closes it.
+    ///
+    /// # Errors
+    /// If the node is gone, or has no way there.
+    pub(crate) fn connect(&self, to: SocketAddr, patience: Duration) -> Result<Reached> {
+        self.ask(&Request::Connect { to, patience })
     }
 
     /// Gives the node a further address, as a machine gets one that comes to another network.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -20,6 +20,8 @@ pub(super) enum Request {
     AddAddress(IpNet),
     /// Brings up lo and eth0 with these addresses; answers nothing.
     Configure(Uplink),
+    /// Answers [`Reached`].
+    Connect { to: SocketAddr, patience: Duration },
     /// Deletes an interface; answers nothing.
     DeleteInterface(String),
     /// Answers `Vec<Interface>`.
@@ -116,6 +118,17 @@ pub(crate) struct Output {
     pub(crate) stderr: Vec<String>,
     /// `None` while it runs, or while somebody still holds its output open.
     pub(crate) exit: Option<Exit>,
+}
+
+/// What came of a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reached {
+    /// Somebody listens there.
+    Listener,
+    /// The machine answers, and nobody listens there.
+    Machine,
+    /// Nothing came back.
+    Nothing,
 }
 
 /// A network interface of a node.

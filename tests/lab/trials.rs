@@ -17,7 +17,7 @@ use super::{
     role::{self, Role},
 };
 
-/// One trial: a rule as its name, and how it is tried. A panic fails it as an error does.
+/// One trial: a rule as its name, and how it is tried. A panic fails it as an error does; [`Missing`] has it ignored.
 pub(crate) type Case = (&'static str, fn(&mut Lab) -> Result<()>);
 
 /// The `main` of a test program with trials in the lab; where the machine forbids the lab they are ignored.
@@ -42,15 +42,19 @@ pub(crate) fn trials(cases: Vec<Case>) -> ExitCode {
 }
 
 fn hub(name: &str, cases: &[Case]) -> ExitCode {
-    let tried = (|| {
-        let mut lab = enter()?;
+    let ready = (|| {
+        let lab = enter()?;
         role::die_with_parent()?;
         let (_, case) = cases.iter().find(|(case, _)| *case == name).context("there is no trial of this name")?;
-        case(&mut lab)
+        Ok((lab, case))
     })();
-    match tried {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    match ready.map(|(mut lab, case)| case(&mut lab)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) if error.is::<Missing>() => {
+            println!("{error}");
+            ExitCode::from(IGNORED)
+        }
+        Ok(Err(error)) | Err(error) => {
             eprintln!("{error:?}");
             ExitCode::FAILURE
         }
@@ -81,6 +85,9 @@ fn missing() -> Option<Missing> {
 fn run(name: &str) -> Result<Completion, Failed> {
     match supervise(Role::Hub(name.to_owned()).command()?) {
         Ok((status, _)) if status.success() => Ok(Completion::Completed),
+        Ok((status, output)) if status.code() == Some(IGNORED.into()) => {
+            Ok(Completion::ignored_with(output.lines().last().unwrap_or_default()))
+        }
         Ok((status, output)) => Err(format!("{status}\n{output}").into()),
         Err(error) => Err(format!("{error:#}").into()),
     }
@@ -105,6 +112,9 @@ fn supervise(mut command: Command) -> Result<(ExitStatus, String)> {
     let output = reader.join().map_err(|_| anyhow!("the reader of a trial's output panicked"))??;
     Ok((ended.with_context(|| output.clone())??, output))
 }
+
+/// How a trial says that the machine lacks something for it (as in automake's tests).
+const IGNORED: u8 = 77;
 
 /// Every trial runs several busy processes; more at a time only makes them wait for each other.
 const THREADS: usize = 2;

@@ -35,7 +35,8 @@ async fn a_range_behind_a_node_is_a_route_and_an_allowed_ip() {
     );
     assert_eq!(document["fw_update"]["is_egress_gw"], false);
     let (document, pull) = bench.pull(&gateway).await;
-    assert_eq!((pull.fw_update.is_egress_gateway, pull.fw_update.allow_all), (true, true));
+    let update = pull.fw_update.unwrap();
+    assert_eq!((update.is_egress_gateway, update.allow_all), (true, true));
     let info = &document["fw_update"]["egress_info"][node.to_string()];
     assert_eq!(info["egress_gw_addr"], json!({"IP": "10.101.0.1", "Mask": "/////w=="}));
     let expected = json!({
@@ -248,7 +249,7 @@ async fn a_gateway_s_packet_filter_knows_the_policies() {
     let made = policy(&bench, json!({"name": "lab", "src_type": [device_tag(a_node)], "dst_type": to_range})).await;
 
     let (document, pull) = bench.pull(&gateway).await;
-    assert!(!pull.fw_update.allow_all);
+    assert!(!pull.fw_update.unwrap().allow_all);
     let rule = &document["fw_update"]["acl_rules"][&made.id];
     assert_eq!(rule["ip_list"], json!([{"IP": "10.101.0.2", "Mask": "/////w=="}]));
     assert_eq!(rule["dst"][1], json!({"IP": "192.168.7.0", "Mask": "////AA=="}));
@@ -258,7 +259,7 @@ async fn a_gateway_s_packet_filter_knows_the_policies() {
     let (_, pull) = bench.pull(&a).await;
     assert_eq!(allowed(&pull, &gateway), ["10.101.0.1/32", "192.168.7.0/24"]);
     // As in the community edition, an ordinary node's filter is not told.
-    assert!(pull.fw_update.allow_all);
+    assert!(pull.fw_update.as_ref().unwrap().allow_all);
     let (_, pull) = bench.pull(&b).await;
     assert!(peer(&pull, &gateway).remove);
     assert_eq!(pull.egress_network_routes, Some(vec![]));
@@ -284,11 +285,12 @@ async fn ports_and_tags_are_for_the_paid_edition() {
     .await;
 
     let (document, pull) = bench.pull(&web).await;
-    assert!(!pull.fw_update.allow_all && !peer(&pull, &other).remove);
+    let update = pull.fw_update.as_ref().unwrap();
+    assert!(!update.allow_all && !peer(&pull, &other).remove);
     let rule = &document["fw_update"]["acl_rules"][&made.id];
     assert_eq!((&rule["allowed_ports"], &rule["allowed_protocols"]), (&json!(["443"]), &json!("tcp")));
     assert_eq!(rule["ip_list"], json!([{"IP": "10.101.0.2", "Mask": "/////w=="}]));
-    assert!(pull.fw_update.networks.unwrap().is_empty());
+    assert!(update.networks.as_ref().unwrap().is_empty());
 }
 
 #[tokio::test]

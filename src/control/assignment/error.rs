@@ -8,6 +8,22 @@ use crate::model::{NetworkName, NetworkNameError, PublicKey};
 /// Why an assignment cannot be used; nothing of it is.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignmentError {
+    /// An access rule has a malformed address.
+    #[error("access rule {rule}: address {address} is malformed")]
+    AccessAddress {
+        /// What was sent.
+        address: String,
+        /// The rule's id.
+        rule: String,
+    },
+    /// An access rule has a port that does not exist, or a range that runs backwards.
+    #[error("access rule {rule}: port {port:?} is neither a port nor a range of ports")]
+    AccessPort {
+        /// What was sent.
+        port: String,
+        /// The rule's id.
+        rule: String,
+    },
     /// An address that no host can have, or a mask that is no prefix.
     #[error("network {network}: address {address} is malformed")]
     Address {

@@ -1,5 +1,6 @@
 //! From what the server said to what is believed: every value is checked, and the first wrong one is named.
 
+mod access;
 mod error;
 
 use std::{
@@ -14,8 +15,8 @@ use uuid::Uuid;
 pub use self::error::AssignmentError;
 use super::wire;
 use crate::model::{
-    Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PrivateKey, PublicKey, Relay, RelayChoice,
-    Remark, Server,
+    Access, Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PrivateKey, PublicKey, Relay,
+    RelayChoice, Remark, Server,
 };
 
 /// What the server says about itself, as far as it is used.
@@ -52,7 +53,7 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         ..Assignment::default()
     };
     let mut remarks = BTreeSet::new();
-    if pull.fw_update.is_egress_gateway {
+    if pull.fw_update.as_ref().is_some_and(|update| update.is_egress_gateway) {
         remarks.insert(Remark::EgressGatewayUnsupported);
     }
     for wire in pull.nodes.iter().flatten() {
@@ -71,13 +72,13 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         }
     }
     refuse_overlaps(&assignment.nodes)?;
-    let PushedPeers { default_gateway, peers, remarks: about_peers, route_metrics } = PushedPeers {
+    let PushedPeers { access, default_gateway, peers, remarks: about_peers, route_metrics } = PushedPeers {
         default_gateway: pull.default_gateway.0.filter(|_| pull.change_default_gateway),
         route_metrics: route_metrics(pull.egress_network_routes.as_deref().unwrap_or_default())?,
-        ..peers(pull.peers.as_deref().unwrap_or_default(), &own)?
+        ..peers(pull.peers.as_deref().unwrap_or_default(), pull.fw_update.as_ref(), &own)?
     };
     remarks.extend(about_peers);
-    Ok(Assignment { default_gateway, peers, remarks, route_metrics, ..assignment })
+    Ok(Assignment { access, default_gateway, peers, remarks, route_metrics, ..assignment })
 }
 
 /// The WireGuard key that the server knows this host by.
@@ -85,9 +86,11 @@ pub fn host_key(pull: &wire::HostPull) -> PublicKey {
     pull.host.public_key.into()
 }
 
-/// A host's peers and how they are used, without the rest of an assignment.
+/// A host's peers, what they may do and how they are used, without the rest of an assignment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PushedPeers {
+    /// See [`Assignment::access`].
+    pub access: Access,
     /// See [`Assignment::default_gateway`].
     pub default_gateway: Option<IpAddr>,
     /// All of them.
@@ -108,12 +111,17 @@ pub fn pushed_peers(update: &wire::HostPeerUpdate, identity: &Identity) -> Resul
     Ok(PushedPeers {
         default_gateway: update.default_gateway.0.filter(|_| update.change_default_gateway),
         route_metrics: route_metrics(update.egress_network_routes.as_deref().unwrap_or_default())?,
-        ..peers(listed.map_or(&[], Vec::as_slice), &own_keys(identity))?
+        ..peers(listed.map_or(&[], Vec::as_slice), update.fw_update.as_ref(), &own_keys(identity))?
     })
 }
 
-fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<PushedPeers, AssignmentError> {
+fn peers(
+    listed: &[wire::PeerConfig],
+    update: Option<&wire::FwUpdate>,
+    own: &[PublicKey],
+) -> Result<PushedPeers, AssignmentError> {
     let (mut peers, mut remarks) = (BTreeMap::new(), BTreeSet::new());
+    let access = access::access(update, &mut remarks)?;
     for wire in listed.iter().filter(|wire| !wire.remove) {
         let public_key = PublicKey::from(wire.public_key);
         if own.contains(&public_key) {
@@ -124,7 +132,7 @@ fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<PushedPeers, 
         merge(peers.entry(public_key).or_default(), peer);
     }
     refuse_shared_allowed_ips(&peers)?;
-    Ok(PushedPeers { peers, remarks, ..PushedPeers::default() })
+    Ok(PushedPeers { access, peers, remarks, ..PushedPeers::default() })
 }
 
 /// Reads the metrics of routes; behind a gateway that translates addresses it is the virtual range that is routed.

@@ -15,6 +15,7 @@ fn reads_the_recorded_pull() {
     assert_eq!(plant.tags, BTreeSet::from(["plant-a.line3".to_owned(), "plant-a.plc".to_owned()]));
     assert_eq!(office.addresses, nets(&["10.202.0.3/24", "fd00:202::3/64"]));
     assert_eq!(office.relay, None);
+    assert!(assignment.access.is_open());
     assert_eq!(assignment.peers.len(), 2, "the third entry is a removal");
     assert_eq!((assignment.mtu, assignment.listen_port), (Some(1420), NonZeroU16::new(51821)));
     let relay = &assignment.peers.values().find(|peer| peer.endpoint.is_some()).unwrap();
@@ -116,10 +117,13 @@ fn nothing_at_all_is_a_host_that_waits() {
 fn what_nobody_uses_may_be_anything() {
     let whole: Value = fixture("host-pull");
     let mut strange = whole.clone();
-    for (part, value) in [("fw_update", json!("none")), ("dns_nameservers", json!({})), ("gw_nodes", json!([1]))] {
+    for (part, value) in
+        [("change_default_gw", json!("none")), ("dns_nameservers", json!({})), ("gw_nodes", json!([1]))]
+    {
         strange[part] = value;
     }
     strange["nodes"][0]["static_node"] = json!(7);
+    strange["fw_update"]["egress_info"] = json!(7);
     strange["host"]["created_at"] = json!("yesterday");
     strange["server_config"]["MetricsPort"] = json!("51821");
     assert!(serde_json::from_value::<wire::HostPull>(strange.clone()).is_err());
@@ -133,6 +137,16 @@ fn what_nobody_uses_may_be_anything() {
         assignment(&pull, &identity).unwrap()
     };
     assert_eq!(known(read(strange)), known(serde_json::from_value(whole).unwrap()));
+}
+
+#[test]
+fn an_unreadable_packet_filter_is_not_an_open_one() {
+    let mut pull: Value = fixture("host-pull");
+    pull["fw_update"]["acl_rules"] = json!("none");
+
+    let read = serde_json::from_value::<wire::HostPull>(wire::essential::pull(pull));
+
+    assert!(read.unwrap_err().to_string().contains("invalid type"));
 }
 
 #[test]

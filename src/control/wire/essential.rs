@@ -22,7 +22,10 @@ pub fn pull(mut document: Value) -> Value {
     if !document.is_object() {
         return document;
     }
-    keep(&mut document, &["host", "nodes", "peers", "server_config"]);
+    keep(&mut document, &["fw_update", "host", "nodes", "peers", "server_config"]);
+    if let Some(update) = document.get_mut("fw_update") {
+        keep(update, FW_UPDATE);
+    }
     keep(&mut document["host"], HOST);
     keep(&mut document["server_config"], SERVER_CONFIG);
     for node in document["nodes"].as_array_mut().into_iter().flatten() {
@@ -47,6 +50,8 @@ fn keep(document: &mut Value, keys: &[&str]) {
         fields.retain(|key, _| keys.contains(&key.as_str()));
     }
 }
+
+const FW_UPDATE: &[&str] = &["acl_rules", "allow_all", "is_egress_gw"];
 
 const HOST: &[&str] = &["id", "listenport", "mtu", "name", "publickey"];
 

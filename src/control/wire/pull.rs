@@ -28,8 +28,8 @@ document! {
         host_network_info: Option<BTreeMap<String, HostNetworkInfo>> = "host_network_info",
         /// Routes behind peers.
         egress_network_routes: Option<Vec<EgressNetworkRoutes>> = "egress_network_routes",
-        /// Packet filter rules.
-        fw_update: FwUpdate = "fw_update",
+        /// Packet filter rules; `null` from a server that has none.
+        fw_update: Option<FwUpdate> = "fw_update",
         /// Send all traffic through a peer.
         change_default_gateway: bool = "change_default_gw",
         /// Overlay address of that peer.
@@ -96,9 +96,8 @@ pub struct HostPeerUpdate {
     pub host_network_info: Option<BTreeMap<String, HostNetworkInfo>>,
     /// Routes behind peers.
     pub egress_network_routes: Option<Vec<EgressNetworkRoutes>>,
-    /// Packet filter rules.
-    #[serde(deserialize_with = "or_default")]
-    pub fw_update: FwUpdate,
+    /// Packet filter rules; `null` from a server that has none.
+    pub fw_update: Option<FwUpdate>,
     /// The list must replace what is configured; it always may.
     #[serde(deserialize_with = "or_default")]
     pub replace_peers: bool,
