@@ -1,4 +1,7 @@
-//! How far other hosts are; decides nothing.
+//! How far other hosts are, and where this one is seen from outside; decides nothing.
+
+mod message;
+mod stun;
 
 use std::{
     io,
@@ -8,6 +11,8 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::{net::TcpStream, time::timeout};
+
+pub use self::stun::Look;
 
 /// Measures the time to each of `addresses`, all at once; `None` for one that does not answer in time.
 ///

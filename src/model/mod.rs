@@ -9,11 +9,13 @@ mod interface_name;
 mod key;
 mod membership;
 mod network;
+mod outside;
 mod policy;
 mod secret;
 mod server;
 mod stage;
 mod status;
+mod stun;
 mod token;
 
 pub use assignment::{Assignment, Connection, Node, Relay, RelayChoice, Remark};
@@ -25,6 +27,7 @@ pub use interface_name::{InterfaceName, InterfaceNameError};
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use membership::{Enrolled, Membership, Phase, Redeeming, Switch};
 pub use network::{NetworkName, NetworkNameError};
+pub use outside::{Nat, Outside, Seen};
 pub use policy::{Overrides, Policy};
 pub use secret::Secret;
 pub use server::{Server, ServerError};
@@ -33,4 +36,5 @@ pub use status::{
     AgentStatus, Broken, Class, Contact, Enrolling, ErrorReport, NetworkStatus, NextStep, PeerStatus, PushState,
     REPORT_VERSION, Report, State, Status, SyncReport,
 };
+pub use stun::{StunChoice, StunServer, StunServerError};
 pub use token::{Token, TokenError};
