@@ -14,7 +14,7 @@ use nix::{
     sys::utsname,
 };
 
-use crate::model::{Facts, InterfaceName};
+use crate::model::{Facts, InterfaceName, Outside};
 
 /// Gathers the facts; what cannot be read is left empty. Interfaces whose name starts with one of `ours` are skipped.
 pub fn gather(ours: &[&str]) -> Facts {
@@ -34,6 +34,8 @@ pub fn gather(ours: &[&str]) -> Facts {
         kernel_version: text(uname.as_ref().map(utsname::UtsName::release)),
         os_family: os_release_field(&os_release, "ID"),
         os_version: os_release_field(&os_release, "VERSION_ID"),
+        // Only others can tell.
+        outside: Outside::default(),
     }
 }
 
@@ -52,6 +54,12 @@ pub fn is_inner(name: &str) -> bool {
 pub fn networks(own: &InterfaceName) -> Vec<IpNet> {
     let Ok(all) = ifaddrs::getifaddrs() else { return Vec::new() };
     all.filter(|entry| entry.interface_name != own.as_str()).filter_map(|entry| network(&entry)).collect()
+}
+
+/// Returns the private networks that this machine is attached to, with its own addresses in them. Interfaces whose name
+/// starts with one of `ours` are skipped.
+pub fn private_networks(ours: &[&str]) -> Vec<IpNet> {
+    interfaces(ours).into_iter().map(|(_, net)| net).collect()
 }
 
 /// Returns the first UDP port from `first` upward that is free on this machine now.

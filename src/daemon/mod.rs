@@ -17,6 +17,7 @@ mod errand;
 mod hand;
 mod host;
 mod keeper;
+mod lookout;
 mod notify;
 mod requests;
 mod service;

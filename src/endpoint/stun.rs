@@ -137,7 +137,8 @@ impl Question {
 
     async fn resolve(&self, server: &StunServer) -> Option<SocketAddr> {
         let found = lookup_host((server.host(), server.port())).await;
-        let found = found.inspect_err(|error| tracing::debug!(%server, %error, "this STUN server is not found")).ok()?;
+        let found =
+            found.inspect_err(|error| tracing::debug!(%server, %error, "this STUN server is not found")).ok()?;
         let fits = |address: &SocketAddr| address.is_ipv4() == (self.family == Family::V4);
         found.into_iter().find(fits)
     }

@@ -6,7 +6,7 @@ use crate::{
     facts,
     link::{Link, Memory},
     model::{Backend, InterfaceName, Membership, Server, Status, Token},
-    plan::{self, Change},
+    plan::{self, Change, Trials},
 };
 
 /// What a join would do.
@@ -59,6 +59,7 @@ pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal,
         &assignment,
         have.as_ref(),
         &tunnel::surroundings(&work.membership, work.rest.remote()),
+        &Trials::default(),
     );
     let mut imagined = Memory::with(have);
     imagined.apply(&changes).await?;

@@ -70,6 +70,7 @@ impl Work {
             assignment = self.pull(Freshness::Recomputed).await?;
         } else if peers == Peers::Pushed {
             assignment.peers.clone_from(&before.peers);
+            assignment.nearby.clone_from(&before.nearby);
             assignment.remarks.retain(|remark| !remark.is_about_peers());
             assignment.remarks.extend(before.remarks.iter().filter(|remark| remark.is_about_peers()).cloned());
         } else if assignment.peers.is_empty() && !before.peers.is_empty() {

@@ -1,15 +1,16 @@
 //! Making the interface what the assignment says: observe, decide, change.
 
-use std::{net::IpAddr, num::NonZeroU16};
+use std::{net::IpAddr, num::NonZeroU16, time::Instant};
 
 use crate::{
+    daemon::clock,
     facts,
     link::{self, AnyLink, Link},
     model::{Assignment, Backend, InterfaceName, Membership, Observation},
-    plan::{self, Change, Surroundings},
+    plan::{self, Change, Surroundings, Trials, Vicinity},
 };
 
-use super::MembershipError;
+use super::{MembershipError, OWN_PREFIX};
 
 /// The interface of one membership, open for changes.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Tunnel {
     /// What the interface looked like last; `None` when there was none.
     last: Option<Observation>,
     link: AnyLink,
+    /// Where peers are looked for in this machine's own networks.
+    trials: Trials,
 }
 
 impl Tunnel {
@@ -27,7 +30,7 @@ impl Tunnel {
     pub fn open(backend: Backend, membership: &Membership) -> Result<Self, MembershipError> {
         let keys = membership.identity.interface_keys();
         let link = link::open(backend, membership.interface.clone(), keys)?;
-        Ok(Self { backend, futile: Vec::new(), last: None, link })
+        Ok(Self { backend, futile: Vec::new(), last: None, link, trials: Trials::default() })
     }
 
     /// Who carries the packets.
@@ -53,29 +56,40 @@ impl Tunnel {
 
     /// Brings the interface in step with `assignment`; returns how many changes that took.
     ///
-    /// `server` is the enrollment server's address, which no route may take into the tunnel.
+    /// `server` is the enrollment server's address, which no route may take into the tunnel; `public` are this host's
+    /// addresses as others see it.
     pub async fn apply(
         &mut self,
         membership: &Membership,
         assignment: &Assignment,
         server: Option<IpAddr>,
+        public: &[IpAddr],
     ) -> Result<usize, MembershipError> {
         let surroundings = surroundings(membership, server);
         self.observe().await?;
-        let changes = changes(membership, assignment, self.last.as_ref(), &surroundings);
+        let attached = if assignment.nearby.is_empty() { Vec::new() } else { facts::private_networks(&[OWN_PREFIX]) };
+        let around = Vicinity { attached: &attached, public };
+        self.trials.advance(assignment, self.last.as_ref(), around, clock::now());
+        let changes = changes(membership, assignment, self.last.as_ref(), &surroundings, &self.trials);
         if changes == self.futile {
             return Ok(0);
         }
         tracing::info!(interface = %membership.interface, changes = changes.len(), "changing the interface");
         self.link.apply(&changes).await?;
         self.observe().await?;
-        self.futile = self::changes(membership, assignment, self.last.as_ref(), &surroundings);
+        self.futile = self::changes(membership, assignment, self.last.as_ref(), &surroundings, &self.trials);
         Ok(changes.len())
+    }
+
+    /// When peers that are not heard of are to be looked for elsewhere; `None` while there are none.
+    pub fn next_trial(&self) -> Option<Instant> {
+        self.trials.deadline()
     }
 
     /// Removes the interface.
     pub async fn remove(&mut self) -> Result<(), MembershipError> {
         self.last = None;
+        self.trials = Trials::default();
         Ok(self.link.remove().await?)
     }
 }
@@ -86,9 +100,11 @@ pub(super) fn changes(
     assignment: &Assignment,
     have: Option<&Observation>,
     surroundings: &Surroundings,
+    trials: &Trials,
 ) -> Vec<Change> {
     let target = plan::target(assignment, &membership.policy, &membership.identity.private_key, surroundings);
-    let mut want = plan::settle(target, have, membership.enrolled().map(|enrolled| &enrolled.assignment));
+    let settled = plan::settle(target, have, membership.enrolled().map(|enrolled| &enrolled.assignment));
+    let mut want = trials.put_into(settled);
     let current = have.and_then(|have| have.device.listen_port);
     if want.listen_port != current && membership.policy.listen_port.is_none() {
         // A port the server chose is adopted only if nobody else has it.

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroU16,
 };
 
@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{NetworkName, Peer, PublicKey};
+use super::{NetworkName, Peer, PublicKey, StunServer};
 
 /// The host's networks and peers.
 ///
@@ -27,12 +27,19 @@ pub struct Assignment {
     pub mtu: Option<u16>,
     /// The host's name on the server.
     pub name: String,
+    /// Addresses of peers in networks of their own, private ones, where they may be tried; empty unless the server wants
+    /// that.
+    #[serde(default)]
+    pub nearby: BTreeMap<PublicKey, BTreeSet<SocketAddr>>,
     /// The memberships by network.
     pub nodes: BTreeMap<NetworkName, Node>,
     /// The peers over all networks.
     pub peers: BTreeMap<PublicKey, Peer>,
     /// What was left out of the server's answer, and why.
     pub remarks: BTreeSet<Remark>,
+    /// Who may be asked where this host is seen from outside; empty is nobody.
+    #[serde(default)]
+    pub stun: Vec<StunServer>,
 }
 
 /// This host's membership in one network.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Assignment, Identity, InterfaceName, NetworkName, Node, Policy, Secret, Server, Token};
+use super::{Assignment, Identity, InterfaceName, NetworkName, Node, Outside, Policy, Secret, Server, Token};
 
 /// A membership on disk.
 ///
@@ -17,6 +17,9 @@ pub struct Membership {
     pub identity: Identity,
     /// The interface of this membership.
     pub interface: InterfaceName,
+    /// Where this host was last seen from outside.
+    #[serde(default)]
+    pub outside: Outside,
     /// What the owner of the machine decided.
     pub policy: Policy,
     /// How far it got.

@@ -33,8 +33,8 @@ pub use secret::Secret;
 pub use server::{Server, ServerError};
 pub use stage::Stage;
 pub use status::{
-    AgentStatus, Broken, Class, Contact, Enrolling, ErrorReport, NetworkStatus, NextStep, PeerStatus, PushState,
-    REPORT_VERSION, Report, State, Status, SyncReport,
+    AgentStatus, Broken, Class, Contact, Enrolling, ErrorReport, NetworkStatus, NextStep, PeerStatus, PublicEndpoint,
+    PushState, REPORT_VERSION, Report, State, Status, SyncReport,
 };
 pub use stun::{StunChoice, StunServer, StunServerError};
 pub use token::{Token, TokenError};

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, num::NonZeroU16, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::StunChoice;
+
 /// Local settings of one membership; saved with it, so that nothing has to be said twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -18,6 +20,8 @@ pub struct Policy {
     pub mtu: Option<u16>,
     /// Name shown to the administrator; `None` is the machine's host name.
     pub name: Option<String>,
+    /// Who is asked for our public address; `None` takes the servers that the enrollment server names.
+    pub stun: Option<StunChoice>,
 }
 
 /// Settings given now; `None` leaves the saved one.
@@ -33,31 +37,36 @@ pub struct Overrides {
     pub mtu: Option<u16>,
     /// See [`Policy::name`].
     pub name: Option<String>,
+    /// See [`Policy::stun`].
+    #[serde(default)]
+    pub stun: Option<StunChoice>,
 }
 
 impl Overrides {
     /// Returns these, and where they say nothing `others`.
     #[must_use]
     pub fn or(self, others: Self) -> Self {
-        let Self { ca_file, endpoint, listen_port, mtu, name } = self;
+        let Self { ca_file, endpoint, listen_port, mtu, name, stun } = self;
         Self {
             ca_file: ca_file.or(others.ca_file),
             endpoint: endpoint.or(others.endpoint),
             listen_port: listen_port.or(others.listen_port),
             mtu: mtu.or(others.mtu),
             name: name.or(others.name),
+            stun: stun.or(others.stun),
         }
     }
 
     /// Returns `saved` with what was given now on top.
     pub fn over(&self, saved: Policy) -> Policy {
-        let Self { ca_file, endpoint, listen_port, mtu, name } = self.clone();
+        let Self { ca_file, endpoint, listen_port, mtu, name, stun } = self.clone();
         Policy {
             ca_file: ca_file.or(saved.ca_file),
             endpoint: endpoint.or(saved.endpoint),
             listen_port: listen_port.or(saved.listen_port),
             mtu: mtu.or(saved.mtu),
             name: name.or(saved.name),
+            stun: stun.or(saved.stun),
         }
     }
 }

@@ -10,6 +10,7 @@ mod session;
 mod spread;
 mod summary;
 mod target;
+mod trials;
 
 pub use backoff::{MAX_DELAY, backoff};
 pub use diff::{Change, diff};
@@ -20,3 +21,4 @@ pub use session::{Action, Deadline, Event, Hint, Outcome, Peers, Session, Talk, 
 pub use spread::spread;
 pub use summary::summarize;
 pub use target::{DEFAULT_MTU, Surroundings, settle, target};
+pub use trials::{Trials, Vicinity};

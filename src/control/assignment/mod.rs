@@ -1,6 +1,7 @@
 //! From what the server said to what is believed: every value is checked, and the first wrong one is named.
 
 mod error;
+mod nearby;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 use uuid::Uuid;
 
-pub use self::error::AssignmentError;
+pub use self::{error::AssignmentError, nearby::stun_servers};
 use super::wire;
 use crate::model::{
     Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PrivateKey, PublicKey, Relay, RelayChoice,
@@ -49,6 +50,8 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         listen_port: listen_port(pull.host.listen_port)?,
         mtu: mtu(pull.host.mtu)?,
         name: pull.host.name.chars().filter(|character| !character.is_control()).take(253).collect(),
+        nearby: nearby::nearby(pull.endpoint_detection, pull.host_network_info.as_ref(), &own),
+        stun: nearby::stun_servers(&pull.server_config),
         ..Assignment::default()
     };
     let mut remarks = BTreeSet::new();
@@ -71,7 +74,7 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         }
     }
     refuse_overlaps(&assignment.nodes)?;
-    let PushedPeers { peers, remarks: about_peers } = peers(pull.peers.as_deref().unwrap_or_default(), &own)?;
+    let (peers, about_peers) = peers(pull.peers.as_deref().unwrap_or_default(), &own)?;
     remarks.extend(about_peers);
     Ok(Assignment { peers, remarks, ..assignment })
 }
@@ -84,6 +87,8 @@ pub fn host_key(pull: &wire::HostPull) -> PublicKey {
 /// A host's peers, without the rest of an assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushedPeers {
+    /// Where they may be found in networks of this machine.
+    pub nearby: BTreeMap<PublicKey, BTreeSet<SocketAddr>>,
     /// All of them.
     pub peers: BTreeMap<PublicKey, Peer>,
     /// What was left out, and why.
@@ -97,10 +102,16 @@ pub struct PushedPeers {
 pub fn pushed_peers(update: &wire::HostPeerUpdate, identity: &Identity) -> Result<PushedPeers, AssignmentError> {
     refuse_foreign(update.host.id, identity)?;
     let listed = update.host_peers.as_ref().or(update.peers_compat.as_ref());
-    peers(listed.map_or(&[], Vec::as_slice), &own_keys(identity))
+    let own = own_keys(identity);
+    let (peers, remarks) = peers(listed.map_or(&[], Vec::as_slice), &own)?;
+    let nearby = nearby::nearby(update.endpoint_detection_compat, update.host_network_info.as_ref(), &own);
+    Ok(PushedPeers { nearby, peers, remarks })
 }
 
-fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<PushedPeers, AssignmentError> {
+/// Peers, and what was left out of them.
+type Peers = (BTreeMap<PublicKey, Peer>, BTreeSet<Remark>);
+
+fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<Peers, AssignmentError> {
     let (mut peers, mut remarks) = (BTreeMap::new(), BTreeSet::new());
     for wire in listed.iter().filter(|wire| !wire.remove) {
         let public_key = PublicKey::from(wire.public_key);
@@ -112,7 +123,7 @@ fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<PushedPeers, 
         merge(peers.entry(public_key).or_default(), peer);
     }
     refuse_shared_allowed_ips(&peers)?;
-    Ok(PushedPeers { peers, remarks })
+    Ok((peers, remarks))
 }
 
 /// The key in force, the one that is being announced, and the one before, which a server may fall back to.

@@ -32,6 +32,8 @@ pub struct Session {
     contact: Contact,
     deletion: Deletion,
     failures_here: u32,
+    /// When the interface has to be looked at sooner than regularly.
+    look_by: Option<Instant>,
     observe: Instant,
     rotation: Rotation,
     /// What was asked for meanwhile.
@@ -203,6 +205,7 @@ impl Session {
             contact: Contact::new(now, spread, poll),
             deletion: Deletion::default(),
             failures_here: 0,
+            look_by: None,
             observe: now + OBSERVE,
             rotation: Rotation::new(now),
             wishes: Wishes::default(),
@@ -219,7 +222,7 @@ impl Session {
         if self.busy.is_some() {
             return None;
         }
-        let look = Deadline { at: self.observe, why: Why::Look };
+        let look = Deadline { at: self.look_by.map_or(self.observe, |by| by.min(self.observe)), why: Why::Look };
         let rotation = self.rotation.due().filter(|_| self.contact.is_online());
         let rotation = rotation.map(|at| Deadline { at: self.contact.not_before(at), why: Why::Rotation });
         let all = [self.contact.deadline(), look].into_iter().chain(rotation);
@@ -269,6 +272,11 @@ impl Session {
         self.rotation.set_pending(rotating, now);
     }
 
+    /// Has the interface looked at again at `by`, which is after `now`, if not sooner; `None` leaves it to the regular looks.
+    pub fn look_by(&mut self, by: Option<Instant>, now: Instant) {
+        self.look_by = by.filter(|by| *by > now);
+    }
+
     /// Changes the time between pulls while nothing is pushed.
     pub fn set_poll(&mut self, poll: Duration) {
         self.contact.set_poll(poll);
@@ -293,7 +301,8 @@ impl Session {
         if std::mem::take(take_in) {
             return Some(Action::TakeIn);
         }
-        if self.observe <= now {
+        if self.observe <= now || self.look_by.is_some_and(|by| by <= now) {
+            self.look_by = None;
             self.observe = now + OBSERVE;
             return Some(Action::Observe);
         }
