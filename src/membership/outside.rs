@@ -3,13 +3,14 @@
 use std::{
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
+    time::Instant,
 };
 
 use super::{MembershipError, OWN_PREFIX, Work};
 use crate::{
     endpoint::Look,
     facts,
-    model::{Facts, Outside, StunServer, Switch},
+    model::{Assignment, Facts, Outside, StunServer, Switch},
     plan,
 };
 
@@ -47,9 +48,18 @@ impl Work {
         }
     }
 
-    /// Whether the server was not told what was found last.
-    pub(super) fn has_untold_endpoint(&self) -> bool {
-        self.lookout.untold
+    /// Tells the server after `changes` which port it really became, and where it is seen: peers have to hear of it.
+    pub(super) async fn tell_port(&mut self, assignment: &Assignment, changes: usize) -> Result<(), MembershipError> {
+        if changes > 0 && self.tunnel.port() != assignment.listen_port {
+            return self.check_in().await;
+        }
+        if self.lookout.untold
+            && let Err(error) = self.check_in().await
+        {
+            // What was asked of us is done; the next round tells it.
+            tracing::warn!(%error, "the server does not know yet where this host is seen");
+        }
+        Ok(())
     }
 
     /// Notes that the server knows.
@@ -82,6 +92,11 @@ impl Work {
         self.lookout.untold = true;
         self.save()?;
         self.check_in().await.map(|()| true)
+    }
+
+    /// When peers that are not heard of are to be looked for elsewhere; `None` while there are none.
+    pub fn next_trial(&self) -> Option<Instant> {
+        self.tunnel.next_trial()
     }
 
     /// Who is asked: nobody where the owner gave the address or wants nobody asked, else whom the owner names, else

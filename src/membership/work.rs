@@ -235,20 +235,6 @@ impl Work {
         MembershipError::Assignment { server: self.membership.server.clone(), source }
     }
 
-    /// Tells the server after `changes` which port it really became, and where it is seen: peers have to hear of it.
-    pub(super) async fn tell_port(&mut self, assignment: &Assignment, changes: usize) -> Result<(), MembershipError> {
-        if changes > 0 && self.tunnel.port() != assignment.listen_port {
-            return self.check_in().await;
-        }
-        if self.has_untold_endpoint()
-            && let Err(error) = self.check_in().await
-        {
-            // What was asked of us is done; the next round tells it.
-            tracing::warn!(%error, "the server does not know yet where this host is seen");
-        }
-        Ok(())
-    }
-
     /// Redeems a further key while the membership is in use; returns whether it was redeemed here before.
     pub async fn redeem_further(
         &mut self,
@@ -373,11 +359,6 @@ impl Work {
             Switch::Off => self.take_down().await,
             Switch::On => self.bring_up().await.map(|_| ()),
         }
-    }
-
-    /// When peers that are not heard of are to be looked for elsewhere; `None` while there are none.
-    pub fn next_trial(&self) -> Option<Instant> {
-        self.tunnel.next_trial()
     }
 
     /// Removes the interface and gives up the work; the membership stays.

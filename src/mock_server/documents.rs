@@ -27,6 +27,7 @@ impl World {
             host: host.clone(),
             nodes: Some(self.nodes_of(id).cloned().collect()),
             peers: Some(peers),
+            endpoint_detection: config.endpoint_detection,
             server_config: config,
             host_network_info: Some(nearby).filter(|nearby| !nearby.is_empty()),
             egress_network_routes: Some(routes),

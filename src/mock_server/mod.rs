@@ -140,6 +140,8 @@ pub struct Options {
     pub edition: Edition,
     /// Whether hosts are told the names of others.
     pub names: Names,
+    /// How hosts are to find out where they are.
+    pub discovery: Discovery,
     /// Names a key's networks in the answer to a registration, which the real server does not.
     pub announce_networks: bool,
     /// Keeps every request with its body in memory, see [`Faults::observed`].
@@ -161,9 +163,19 @@ impl Default for Options {
             broker: None,
             edition: Edition::default(),
             names: Names::default(),
+            discovery: Discovery::default(),
             record_requests: true,
         }
     }
+}
+
+/// How hosts are to find out where they and their neighbours are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Discovery {
+    /// Whether peers are to be tried at the addresses of their own networks.
+    pub nearby: bool,
+    /// STUN servers to ask, `host:port`; none tells hosts to ask nobody.
+    pub stun_servers: Vec<String>,
 }
 
 /// Which edition of the real server this one is like.
@@ -225,6 +237,7 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
         broker,
         edition,
         names,
+        discovery,
         record_requests,
     } = options;
     refuse_name(&server_name)?;
@@ -251,6 +264,7 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
         broker: announced,
         edition,
         names,
+        discovery,
         orders,
         certificates: identity.certificates,
     };

@@ -4,6 +4,7 @@
 mod lab;
 
 mod actions;
+mod endpoint;
 mod join;
 mod lasting;
 mod leave;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut cases = actions::cases();
+    cases.extend(endpoint::cases());
     cases.extend(join::cases());
     cases.extend(lasting::cases());
     cases.extend(leave::cases());
