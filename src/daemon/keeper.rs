@@ -81,7 +81,7 @@ pub(super) enum Message {
     /// Pull this often while nothing is pushed.
     Poll(Duration),
     /// Do this.
-    Order(Order),
+    Order(Box<Order>),
     /// Somebody did something to these interfaces.
     Touched(Rc<BTreeSet<String>>),
 }
@@ -182,7 +182,7 @@ impl Keeper {
                     session.set_poll(poll);
                 }
             }
-            Message::Order(order) => self.accept(order),
+            Message::Order(order) => self.accept(*order),
             Message::Touched(names) if names.contains(self.interface.as_str()) => self.tell(Event::Disturbed),
             Message::Touched(_) => {}
         }

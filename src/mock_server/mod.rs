@@ -241,13 +241,10 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
         record_requests,
     } = options;
     refuse_name(&server_name)?;
-    listener.set_nonblocking(true).map_err(StartError::Listen)?;
-    let addr = listener.local_addr().map_err(StartError::Listen)?;
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Listen)?;
+    let (listener, addr) = take(listener).map_err(StartError::Listen)?;
     let api = api.unwrap_or_else(|| reachable(addr).to_string());
     let identity = tls::identity(&tls, host_of(&api))?;
     let master_key = if master_key.is_empty() { secrets::random_value().into() } else { master_key };
-    let node_delay = time::Duration::try_from(node_delay).unwrap_or(time::Duration::MAX);
     let password = secrets::random_value().into();
     let broker = broker.map(|broker| broker::prepare(broker, host_of(&api), &password)).transpose()?;
     let login = broker.as_ref().map(|(_, announced)| announced.login).unwrap_or_default();
@@ -258,7 +255,7 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
         server_name,
         api,
         master_key,
-        node_delay,
+        node_delay: time::Duration::try_from(node_delay).unwrap_or(time::Duration::MAX),
         announce_networks,
         netmaker_compat,
         broker: announced,
@@ -284,6 +281,13 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
     }
     let task = tokio::spawn(serve::serve(listener, identity.config, router, server.clone(), stopped));
     Ok(Handle { addr, ca_pem: identity.ca_pem, server, stop, task, broker_tasks })
+}
+
+/// Takes a listener over into the current runtime.
+fn take(listener: TcpListener) -> io::Result<(tokio::net::TcpListener, SocketAddr)> {
+    listener.set_nonblocking(true)?;
+    let addr = listener.local_addr()?;
+    Ok((tokio::net::TcpListener::from_std(listener)?, addr))
 }
 
 /// Everything the API has.

@@ -123,11 +123,7 @@ impl Server {
         world.keep();
         let public = gob::encode(PublicKey::from(&StaticSecret::from(traffic_key)).as_bytes(), None);
         let mut config = documents::server_config(&server_name, &api, &public);
-        config.is_ee = edition == Edition::Pro;
-        config.manage_dns = names == Names::Managed;
-        config.endpoint_detection = discovery.nearby;
-        config.stun = !discovery.stun_servers.is_empty();
-        config.stun_servers = discovery.stun_servers.join(",");
+        documents::offer(&mut config, edition, names, &discovery);
         if let Some(broker) = &broker {
             documents::announce(&mut config, broker);
         }
