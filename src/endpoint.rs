@@ -1,5 +1,6 @@
 //! How far other hosts are, and where this one is seen from outside; decides nothing.
 
+mod door;
 mod message;
 mod stun;
 
@@ -12,7 +13,10 @@ use std::{
 use futures_util::future::join_all;
 use tokio::{net::TcpStream, time::timeout};
 
-pub use self::stun::Look;
+pub use self::{
+    door::{Datagram, Door},
+    stun::Look,
+};
 
 /// Measures the time to each of `addresses`, all at once; `None` for one that does not answer in time.
 ///

@@ -1,35 +1,35 @@
 //! Asking STUN servers where this host is seen from outside.
 //!
-//! IPv4 and IPv6 are asked at the same time, each over one socket. Of the servers each gets a head start on the next one;
+//! IPv4 and IPv6 are asked at the same time. Of the servers each gets a head start on the next one;
 //! the first answer counts. All of it is over after [`PATIENCE`] at the latest.
 
 use std::{
-    future::pending,
+    future::{Future, pending},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
-    os::fd::AsRawFd,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use futures_util::future::join_all;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn6, sockopt::Ipv6V6Only};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::{
-    net::{UdpSocket, lookup_host},
+    net::lookup_host,
     task::JoinSet,
     time::{sleep, timeout},
 };
 
-use super::message::{Transaction, mapped_address, request};
+use super::{
+    door::{Door, Ear, Family, Mouth, borrow, open},
+    message::{Transaction, mapped_address, request},
+};
 use crate::model::{Nat, Outside, Seen, StunServer};
 
 /// A look at this host from outside, under way; dropping it ends it.
 #[derive(Debug)]
 pub struct Look {
     found: Outside,
-    port: Option<NonZeroU16>,
     tasks: JoinSet<Option<Seen>>,
 }
 
@@ -39,25 +39,35 @@ impl Look {
     /// A server that would be reached from one of the addresses in `inner` is not asked: it would see the far end of a
     /// tunnel.
     pub fn begin(port: Option<NonZeroU16>, servers: &[StunServer], inner: &[IpAddr]) -> Self {
-        let mut tasks = JoinSet::new();
-        let servers: Vec<_> = servers.iter().take(MOST_SERVERS).cloned().collect();
-        for family in if servers.is_empty() { &[][..] } else { &[Family::V4, Family::V6] } {
-            let question = Question { family: *family, inner: inner.to_vec(), servers: servers.clone() };
-            tasks.spawn(async move {
-                let asked = timeout(PATIENCE, question.ask(port)).await;
-                asked.ok().and_then(|seen| {
-                    seen.inspect_err(|error| tracing::debug!(%error, family = ?question.family, "nobody can be asked"))
-                        .ok()
-                        .flatten()
-                })
-            });
-        }
-        Self { found: Outside::default(), port, tasks }
+        Self::with(servers, inner, |question| async move {
+            let (mouth, ear, port) = open(question.family, port)?;
+            question.ask(&mouth, ear, port).await
+        })
     }
 
-    /// The port that is held meanwhile; `None` if it was any free one.
-    pub fn port(&self) -> Option<NonZeroU16> {
-        self.port
+    /// The same through a socket that somebody lends, and that is bound to `port`.
+    pub fn through(door: &Arc<dyn Door>, port: NonZeroU16, servers: &[StunServer], inner: &[IpAddr]) -> Self {
+        Self::with(servers, inner, |question| {
+            let (mouth, ear) = borrow(Arc::clone(door));
+            async move { question.ask(&mouth, ear, port).await }
+        })
+    }
+
+    fn with<F>(servers: &[StunServer], inner: &[IpAddr], ask: impl Fn(Question) -> F) -> Self
+    where
+        F: Future<Output = io::Result<Option<Seen>>> + Send + 'static,
+    {
+        let mut tasks = JoinSet::new();
+        let servers: Vec<_> = servers.iter().take(MOST_SERVERS).cloned().collect();
+        let families: &[_] = if servers.is_empty() { &[] } else { &[Family::V4, Family::V6] };
+        for &family in families {
+            let asking = ask(Question { family, inner: inner.to_vec(), servers: servers.clone() });
+            tasks.spawn(async move {
+                let asked = timeout(PATIENCE, asking).await.unwrap_or(Ok(None));
+                asked.inspect_err(|error| tracing::debug!(%error, ?family, "nobody can be asked")).ok().flatten()
+            });
+        }
+        Self { found: Outside::default(), tasks }
     }
 
     /// Waits for the end, [`PATIENCE`] at most. May be given up and called again.
@@ -77,12 +87,6 @@ impl Look {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    V4,
-    V6,
-}
-
 /// What one family's task has to know.
 struct Question {
     family: Family,
@@ -99,26 +103,24 @@ struct Asked {
 }
 
 impl Question {
-    /// Asks from `port` until one answers; `None` if no server can be asked.
-    async fn ask(&self, port: Option<NonZeroU16>) -> io::Result<Option<Seen>> {
-        let socket = bind(self.family, port)?;
-        let port = NonZeroU16::new(socket.local_addr()?.port()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    /// Asks until one answers; `None` if no server can be asked. `port` is where `mouth` sends from.
+    async fn ask(&self, mouth: &Mouth, ear: Ear, port: NonZeroU16) -> io::Result<Option<Seen>> {
         let asked = Mutex::new(Vec::new());
         let sending = async {
             let places = (0..).zip(&self.servers);
-            join_all(places.map(|(place, server)| self.send(place, server, &socket, &asked))).await;
+            join_all(places.map(|(place, server)| self.send(place, server, mouth, &asked))).await;
             if !asked.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
                 pending::<()>().await;
             }
         };
         tokio::select! {
-            seen = receive(&socket, port, &asked) => seen.map(Some),
+            seen = receive(ear, port, &asked) => seen.map(Some),
             () = sending => Ok(None),
         }
     }
 
     /// Sends a request to one server when it is its turn, and once more.
-    async fn send(&self, place: u32, server: &StunServer, socket: &UdpSocket, asked: &Mutex<Vec<Asked>>) {
+    async fn send(&self, place: u32, server: &StunServer, mouth: &Mouth, asked: &Mutex<Vec<Asked>>) {
         sleep(HEAD_START * place).await;
         let Some(address) = self.resolve(server).await else { return };
         let (Some(from), Some(transaction)) = (source(address), transaction()) else { return };
@@ -130,7 +132,7 @@ impl Question {
         asked.lock().unwrap_or_else(PoisonError::into_inner).push(Asked { address, from, transaction });
         for _ in 0..TRANSMISSIONS {
             // One that is lost here is sent again as one that is lost elsewhere.
-            let _ = socket.send_to(&message, address).await;
+            let _ = mouth.send(&message, address).await;
             sleep(RETRANSMIT).await;
         }
     }
@@ -145,18 +147,13 @@ impl Question {
 }
 
 /// Waits for an answer to one of the requests in `asked`, from where that one went.
-async fn receive(socket: &UdpSocket, port: NonZeroU16, asked: &Mutex<Vec<Asked>>) -> io::Result<Seen> {
-    let mut buffer = [0; LONGEST_ANSWER];
+async fn receive(mut ear: Ear, port: NonZeroU16, asked: &Mutex<Vec<Asked>>) -> io::Result<Seen> {
     loop {
-        // An error tells of a datagram that was not delivered, as to a closed port; another server may still answer.
-        let Ok((length, sender)) = socket.recv_from(&mut buffer).await else {
-            sleep(ERROR_GAP).await;
-            continue;
-        };
+        let (message, sender) = ear.hear().await?;
         let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
         let from_there = |asked: &&Asked| (asked.address.ip(), asked.address.port()) == (sender.ip(), sender.port());
         for Asked { from, transaction, .. } in asked.iter().filter(from_there) {
-            let told = mapped_address(&buffer[..length], transaction);
+            let told = mapped_address(&message, transaction);
             if let Some(address) = told.filter(|told| is_usable(*told) && told.is_ipv4() == sender.is_ipv4()) {
                 let own = address == SocketAddr::new(*from, port.get());
                 let nat = if own { Nat::Public } else { Nat::BehindNat };
@@ -164,24 +161,6 @@ async fn receive(socket: &UdpSocket, port: NonZeroU16, asked: &Mutex<Vec<Asked>>
             }
         }
     }
-}
-
-fn bind(family: Family, port: Option<NonZeroU16>) -> io::Result<UdpSocket> {
-    let port = port.map_or(0, NonZeroU16::get);
-    let bound = match family {
-        Family::V4 => std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?,
-        Family::V6 => {
-            // Without this it would claim the IPv4 port as well, which the other family's socket has.
-            let flags = SockFlag::SOCK_CLOEXEC;
-            let socket = socket::socket(AddressFamily::Inet6, SockType::Datagram, flags, None)?;
-            socket::setsockopt(&socket, Ipv6V6Only, &true)?;
-            let address = SockaddrIn6::from(std::net::SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0));
-            socket::bind(socket.as_raw_fd(), &address)?;
-            socket.into()
-        }
-    };
-    bound.set_nonblocking(true)?;
-    UdpSocket::from_std(bound)
 }
 
 /// Returns the address that packets to `address` go out from; `None` without a way there. Nothing is sent.
@@ -220,11 +199,6 @@ const HEAD_START: Duration = Duration::from_millis(200);
 /// Until a request is sent again (RFC 8489 §6.2.1, initial RTO). The next one would be due when all is over.
 const RETRANSMIT: Duration = Duration::from_millis(500);
 const TRANSMISSIONS: u32 = 2;
-
-/// Bytes; what is longer has more in it than an address.
-const LONGEST_ANSWER: usize = 1280;
-
-const ERROR_GAP: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,32 @@
 //! Where this host is seen from outside: asked before the interface takes its port, and looked at again later.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
+    sync::Arc,
     time::Instant,
 };
 
+use tokio::sync::broadcast;
+
 use super::{MembershipError, OWN_PREFIX, Work};
 use crate::{
-    endpoint::Look,
-    facts,
+    endpoint::{Datagram, Door, Look},
+    facts, link,
     model::{Assignment, Facts, Outside, StunServer, Switch},
     plan,
 };
+
+impl Door for link::SideDoor {
+    fn send(&self, message: &[u8], to: SocketAddr) -> io::Result<()> {
+        link::SideDoor::send(self, message, to)
+    }
+
+    fn listen(&self) -> broadcast::Receiver<Datagram> {
+        link::SideDoor::listen(self)
+    }
+}
 
 /// What is under way, and what the server was not told yet.
 #[derive(Debug, Default)]
@@ -67,7 +81,8 @@ impl Work {
         self.lookout.untold = false;
     }
 
-    /// Begins to ask from another port than WireGuard's; `None` when there is nobody to ask.
+    /// Begins to ask again, from WireGuard's own port if the data plane is ours, else from another; `None` when there is
+    /// nobody to ask.
     pub fn look_again(&self) -> Option<Look> {
         let assignment = &self.membership.enrolled()?.assignment;
         let servers = self.stun_servers(&assignment.stun);
@@ -76,13 +91,17 @@ impl Work {
         }
         let inner: Vec<IpAddr> =
             assignment.nodes.values().flat_map(|node| &node.addresses).map(ipnet::IpNet::addr).collect();
-        Some(Look::begin(None, &servers, &inner))
+        let look = match self.tunnel.side_door() {
+            Some((door, port)) => Look::through(&(Arc::new(door) as Arc<dyn Door>), port, &servers, &inner),
+            None => Look::begin(None, &servers, &inner),
+        };
+        Some(look)
     }
 
     /// Takes in what a later look found; returns whether the server had to be told.
     pub async fn relocate(&mut self, found: Outside) -> Result<bool, MembershipError> {
         let own: Vec<_> = facts::networks(&self.membership.interface).iter().map(ipnet::IpNet::addr).collect();
-        let outside = plan::look_again(self.membership.outside, found, &own);
+        let outside = plan::look_again(self.membership.outside, found, self.tunnel.port(), &own);
         if outside == self.membership.outside {
             return Ok(false);
         }

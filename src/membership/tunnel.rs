@@ -5,7 +5,7 @@ use std::{net::IpAddr, num::NonZeroU16, time::Instant};
 use crate::{
     daemon::clock,
     facts,
-    link::{self, AnyLink, Link},
+    link::{self, AnyLink, Link, SideDoor},
     model::{Assignment, Backend, InterfaceName, Membership, Observation},
     plan::{self, Change, Surroundings, Trials, Vicinity},
 };
@@ -79,6 +79,11 @@ impl Tunnel {
         self.observe().await?;
         self.futile = self::changes(membership, assignment, self.last.as_ref(), &surroundings, &self.trials);
         Ok(changes.len())
+    }
+
+    /// The way beside WireGuard through its own port, and that port; `None` where the kernel has it.
+    pub fn side_door(&self) -> Option<(SideDoor, NonZeroU16)> {
+        Some((self.link.side_door()?, self.port()?))
     }
 
     /// When peers that are not heard of are to be looked for elsewhere; `None` while there are none.

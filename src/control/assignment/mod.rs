@@ -50,7 +50,6 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         listen_port: listen_port(pull.host.listen_port)?,
         mtu: mtu(pull.host.mtu)?,
         name: pull.host.name.chars().filter(|character| !character.is_control()).take(253).collect(),
-        nearby: nearby::nearby(pull.endpoint_detection, pull.host_network_info.as_ref(), &own),
         stun: nearby::stun_servers(&pull.server_config),
         ..Assignment::default()
     };
@@ -76,7 +75,8 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
     refuse_overlaps(&assignment.nodes)?;
     let (peers, about_peers) = peers(pull.peers.as_deref().unwrap_or_default(), &own)?;
     remarks.extend(about_peers);
-    Ok(Assignment { peers, remarks, ..assignment })
+    let nearby = nearby::nearby(pull.endpoint_detection, pull.host_network_info.as_ref(), &peers);
+    Ok(Assignment { nearby, peers, remarks, ..assignment })
 }
 
 /// The WireGuard key that the server knows this host by.
@@ -102,9 +102,8 @@ pub struct PushedPeers {
 pub fn pushed_peers(update: &wire::HostPeerUpdate, identity: &Identity) -> Result<PushedPeers, AssignmentError> {
     refuse_foreign(update.host.id, identity)?;
     let listed = update.host_peers.as_ref().or(update.peers_compat.as_ref());
-    let own = own_keys(identity);
-    let (peers, remarks) = peers(listed.map_or(&[], Vec::as_slice), &own)?;
-    let nearby = nearby::nearby(update.endpoint_detection_compat, update.host_network_info.as_ref(), &own);
+    let (peers, remarks) = peers(listed.map_or(&[], Vec::as_slice), &own_keys(identity))?;
+    let nearby = nearby::nearby(update.endpoint_detection_compat, update.host_network_info.as_ref(), &peers);
     Ok(PushedPeers { nearby, peers, remarks })
 }
 

@@ -7,20 +7,20 @@ use std::{
 
 use crate::{
     control::wire,
-    model::{PublicKey, StunServer},
+    model::{Peer, PublicKey, StunServer},
 };
 
-/// Picks the private addresses that peers say they have; none unless the server wants them `tried`.
+/// Picks the private addresses that `peers` say they have; none unless the server wants them `tried`.
 ///
 /// What cannot be used is passed over: it is only a way to reach a peer better.
 pub(super) fn nearby(
     tried: bool,
     told: Option<&BTreeMap<String, wire::HostNetworkInfo>>,
-    own: &[PublicKey],
+    peers: &BTreeMap<PublicKey, Peer>,
 ) -> BTreeMap<PublicKey, BTreeSet<SocketAddr>> {
     let told = told.filter(|_| tried).into_iter().flatten();
-    let peers = told.filter_map(|(key, info)| Some((key.parse().ok()?, addresses(info))));
-    peers.filter(|(key, addresses)| !own.contains(key) && !addresses.is_empty()).collect()
+    let read = told.filter_map(|(key, info)| Some((key.parse().ok()?, addresses(info))));
+    read.filter(|(key, addresses)| peers.contains_key(key) && !addresses.is_empty()).collect()
 }
 
 fn addresses(info: &wire::HostNetworkInfo) -> BTreeSet<SocketAddr> {
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn private_addresses_of_others_are_picked_with_their_port() {
+    fn private_addresses_of_peers_are_picked_with_their_port() {
         let told = BTreeMap::from([
             (PublicKey([1; 32]).to_string(), info(&["192.168.1.1/24"], 51821)),
             (PublicKey([2; 32]).to_string(), info(&["192.168.1.2/24", "fd00::2/64", "8.8.8.8/8"], 51822)),
@@ -61,12 +61,14 @@ mod tests {
             ("no key".to_owned(), info(&["192.168.1.5/24"], 51821)),
         ]);
 
-        let picked = nearby(true, Some(&told), &[PublicKey([1; 32])]);
+        let peers = (2..=4).map(|number| (PublicKey([number; 32]), Peer::default())).collect();
+
+        let picked = nearby(true, Some(&told), &peers);
 
         let expected = ["192.168.1.2:51822", "[fd00::2]:51822"].map(|text| text.parse().unwrap());
         assert_eq!(picked, BTreeMap::from([(PublicKey([2; 32]), BTreeSet::from(expected))]));
-        assert_eq!(nearby(false, Some(&told), &[]), BTreeMap::new(), "the server does not want it");
-        assert_eq!(nearby(true, None, &[]), BTreeMap::new());
+        assert_eq!(nearby(false, Some(&told), &peers), BTreeMap::new(), "the server does not want it");
+        assert_eq!(nearby(true, None, &peers), BTreeMap::new());
     }
 
     #[test]

@@ -132,7 +132,11 @@ fn what_nobody_uses_may_be_anything() {
         pull.host.public_key = identity.private_key.public_key().into();
         assignment(&pull, &identity).unwrap()
     };
-    assert_eq!(known(read(strange)), known(serde_json::from_value(whole).unwrap()));
+    assert_eq!(known(read(strange.clone())), known(serde_json::from_value(whole).unwrap()));
+    strange["host_network_info"] = json!([]);
+    strange["server_config"]["StunServers"] = json!(7);
+    let without = known(read(strange));
+    assert_eq!((without.nearby.len(), without.stun.len(), without.peers.len()), (0, 0, 2));
 }
 
 #[test]

@@ -1,8 +1,15 @@
 //! What a host cannot do without in an answer: a server may be newer than this crate, or of another edition, and a
 //! change in a part that nobody here uses must not keep a host out of its networks.
 
-use serde::{Deserialize, de::IgnoredAny};
+use std::collections::BTreeMap;
+
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::Value;
+
+use super::HostNetworkInfo;
 
 /// Counts before anything is decoded: whether a pull has no more nodes and peers than any host can have.
 pub fn is_plausible(body: &[u8]) -> bool {
@@ -22,9 +29,11 @@ pub fn pull(mut document: Value) -> Value {
     if !document.is_object() {
         return document;
     }
-    keep(&mut document, &["host", "nodes", "peers", "server_config"]);
+    keep(&mut document, &["endpoint_detection", "host", "host_network_info", "nodes", "peers", "server_config"]);
+    spare::<bool>(&mut document, "endpoint_detection");
+    spare::<BTreeMap<String, HostNetworkInfo>>(&mut document, "host_network_info");
     keep(&mut document["host"], HOST);
-    keep(&mut document["server_config"], SERVER_CONFIG);
+    server_config(&mut document["server_config"]);
     for node in document["nodes"].as_array_mut().into_iter().flatten() {
         keep(node, NODE);
     }
@@ -37,8 +46,24 @@ pub fn registration(mut document: Value) -> Value {
         return document;
     }
     keep(&mut document, &["server_config"]);
-    keep(&mut document["server_config"], SERVER_CONFIG);
+    server_config(&mut document["server_config"]);
     document
+}
+
+fn server_config(config: &mut Value) {
+    keep(config, SERVER_CONFIG);
+    spare::<bool>(config, "Stun");
+    spare::<String>(config, "StunServers");
+}
+
+/// Takes away what can be done without, unless it is what it should be.
+fn spare<T: DeserializeOwned>(document: &mut Value, key: &str) {
+    if let Some(fields) = document.as_object_mut()
+        && let Some(value) = fields.remove(key)
+        && Option::<T>::deserialize(&value).is_ok()
+    {
+        fields.insert(key.to_owned(), value);
+    }
 }
 
 /// Takes all fields but `keys` from an object; anything else stays to be refused.
@@ -65,7 +90,7 @@ const NODE: &[&str] = &[
     "tags",
 ];
 
-const SERVER_CONFIG: &[&str] = &["API", "Server", "Version"];
+const SERVER_CONFIG: &[&str] = &["API", "Server", "Stun", "StunServers", "Version"];
 
 /// Networks of one host.
 const MAX_NODES: usize = 1000;

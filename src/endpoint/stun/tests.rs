@@ -1,9 +1,9 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering::SeqCst},
-};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use tokio::{net::UdpSocket, sync::broadcast};
 
 use super::*;
+use crate::endpoint::{Datagram, door::bind};
 
 #[tokio::test]
 async fn a_server_tells_where_we_are() {
@@ -90,6 +90,24 @@ async fn a_server_behind_the_tunnel_is_not_asked() {
     assert_eq!(server.requests(), 0);
 }
 
+#[tokio::test]
+async fn a_socket_that_is_lent_is_asked_through() {
+    let server = Fake::on("127.0.0.1:0", Answer::Mapped("198.51.100.7:40000")).await;
+    let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let port = NonZeroU16::new(socket.local_addr().unwrap().port()).unwrap();
+    let lent = Lent { heard: broadcast::channel(4).0, socket: Arc::clone(&socket) };
+    let heard = lent.heard.clone();
+    let door: Arc<dyn Door> = Arc::new(lent);
+
+    let mut look = Look::through(&door, port, &[server.server()], &[]);
+    let mut buffer = [0; 100];
+    let (length, sender) = socket.recv_from(&mut buffer).await.unwrap();
+    heard.send((buffer[..length].to_vec(), sender)).unwrap();
+    let seen = look.finished().await.v4.unwrap();
+
+    assert_eq!((seen.address, seen.asked_from), ("198.51.100.7:40000".parse().unwrap(), port));
+}
+
 /// What a server says.
 #[derive(Clone, Copy)]
 enum Answer {
@@ -99,6 +117,23 @@ enum Answer {
     Mapped(&'static str),
     Nothing,
     WrongTransaction(&'static str),
+}
+
+/// A socket whose owner passes on what is heard.
+#[derive(Debug)]
+struct Lent {
+    heard: broadcast::Sender<Datagram>,
+    socket: Arc<UdpSocket>,
+}
+
+impl Door for Lent {
+    fn send(&self, message: &[u8], to: SocketAddr) -> io::Result<()> {
+        self.socket.try_send_to(message, to).map(drop)
+    }
+
+    fn listen(&self) -> broadcast::Receiver<Datagram> {
+        self.heard.subscribe()
+    }
 }
 
 struct Fake {
