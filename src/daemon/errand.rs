@@ -112,8 +112,7 @@ pub(super) fn carry_out(
                 Done { answer: Some((reply, answer)), ..done }
             }
             Errand::Relocate(found) => {
-                let told = work.relocate(found).await;
-                done(told.map(|told| if told { synced(true, false) } else { Outcome::InOrder }))
+                done(work.relocate(found).map(|news| if news { Outcome::Untold } else { Outcome::InOrder }))
             }
             Errand::Restore => done(work.restore().await.map(|_| Outcome::InOrder)),
         };

@@ -16,7 +16,7 @@ impl Lookout {
             First::After(_) => false,
             First::Joined => true,
         };
-        Self { due: joined && work.membership().outside.main().is_none(), look: None }
+        Self { due: joined && work.membership().seen().main().is_none(), look: None }
     }
 
     /// The server is told that we live, and so where.

@@ -38,7 +38,7 @@ pub(super) struct Lookout {
 impl Work {
     /// What this machine says about itself, with what others told of it.
     pub(super) fn facts(&self) -> Facts {
-        Facts { outside: self.membership.outside, ..facts::gather(&[OWN_PREFIX]) }
+        Facts { outside: self.membership.seen(), ..facts::gather(&[OWN_PREFIX]) }
     }
 
     /// Begins to ask where packets from `port` seem to come from, while nobody else has it; nobody waits for the answer.
@@ -98,8 +98,11 @@ impl Work {
         Some(look)
     }
 
-    /// Takes in what a later look found; returns whether the server had to be told.
-    pub async fn relocate(&mut self, found: Outside) -> Result<bool, MembershipError> {
+    /// Takes in what a later look found; returns whether the server has to be told, which the next round does.
+    ///
+    /// # Errors
+    /// [`MembershipError::Store`] if it cannot be saved; it holds until then.
+    pub fn relocate(&mut self, found: Outside) -> Result<bool, MembershipError> {
         let own: Vec<_> = facts::networks(&self.membership.interface).iter().map(ipnet::IpNet::addr).collect();
         let outside = plan::look_again(self.membership.outside, found, self.tunnel.port(), &own);
         if outside == self.membership.outside {
@@ -109,8 +112,7 @@ impl Work {
         tracing::info!(?addresses, "this host is seen elsewhere from outside");
         self.membership.outside = outside;
         self.lookout.untold = true;
-        self.save()?;
-        self.check_in().await.map(|()| true)
+        self.save().map(|()| true)
     }
 
     /// When peers that are not heard of are to be looked for elsewhere; `None` while there are none.
@@ -132,6 +134,6 @@ impl Work {
     /// The addresses by which a neighbour behind the same NAT is told.
     pub(super) fn public_addresses(&self) -> Vec<IpAddr> {
         let configured = self.membership.policy.endpoint.map(|endpoint| endpoint.ip());
-        configured.into_iter().chain(self.membership.outside.all().map(|seen| seen.address.ip())).collect()
+        configured.into_iter().chain(self.membership.seen().all().map(|seen| seen.address.ip())).collect()
     }
 }

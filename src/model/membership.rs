@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Assignment, Identity, InterfaceName, NetworkName, Node, Outside, Policy, Secret, Server, Token};
+use super::{
+    Assignment, Identity, InterfaceName, NetworkName, Node, Outside, Policy, Secret, Server, StunChoice, Token,
+};
 
 /// A membership on disk.
 ///
@@ -17,7 +19,7 @@ pub struct Membership {
     pub identity: Identity,
     /// The interface of this membership.
     pub interface: InterfaceName,
-    /// Where this host was last seen from outside.
+    /// Where this host was last seen from outside; see [`Membership::seen`].
     #[serde(default)]
     pub outside: Outside,
     /// What the owner of the machine decided.
@@ -117,6 +119,14 @@ impl Membership {
         match &mut self.phase {
             Phase::Enrolled(enrolled) => enrolled.redeeming.as_mut(),
             Phase::Pending { redeeming } => Some(redeeming),
+        }
+    }
+
+    /// Where this host is seen from outside; nowhere if the owner wants nobody asked.
+    pub fn seen(&self) -> Outside {
+        match self.policy.stun {
+            Some(StunChoice::Off) => Outside::default(),
+            Some(StunChoice::Servers(_)) | None => self.outside,
         }
     }
 

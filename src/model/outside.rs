@@ -58,13 +58,13 @@ impl Seen {
 
 impl Outside {
     /// The answers there are, IPv4 first.
-    pub fn all(&self) -> impl Iterator<Item = Seen> {
+    pub fn all(self) -> impl Iterator<Item = Seen> {
         [self.v4, self.v6].into_iter().flatten()
     }
 
     /// The answer that counts where there is room for one only: peers take IPv4 where both sides have it (protocol
     /// page, "Peer list").
-    pub fn main(&self) -> Option<Seen> {
+    pub fn main(self) -> Option<Seen> {
         self.v4.or(self.v6)
     }
 

@@ -65,7 +65,7 @@ fn public_endpoints(membership: &Membership, listen_port: Option<NonZeroU16>) ->
         let port = Some(endpoint.port()).filter(|port| *port != 0);
         return vec![PublicEndpoint { address: endpoint.ip(), nat: None, port }];
     }
-    let found = membership.outside.all().map(|seen| PublicEndpoint {
+    let found = membership.seen().all().map(|seen| PublicEndpoint {
         address: seen.address.ip(),
         nat: Some(seen.nat),
         port: listen_port.and_then(|port| seen.port_of(port)),

@@ -53,7 +53,8 @@ impl Trials {
     pub fn advance(&mut self, assignment: &Assignment, have: Option<&Observation>, around: Vicinity<'_>, now: Instant) {
         let before = std::mem::take(self);
         for (&key, peer) in &assignment.peers {
-            let places = places(assignment, key, around);
+            let mut places = places(assignment, key, around);
+            places.retain(|place| Some(*place) != peer.endpoint);
             let Some(&first) = places.first() else { continue };
             let current = have.and_then(|have| have.device.peers.get(&key)).and_then(|peer| peer.endpoint);
             let age = have.and_then(|have| have.stats.get(&key)).and_then(|stats| stats.handshake_age);

@@ -14,6 +14,7 @@ use enroll_agent::{
     control::wire::Host,
     mock_server::{Discovery, Options},
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::{
@@ -171,6 +172,9 @@ fn a_host_that_is_seen_elsewhere_tells_so(lab: &mut Lab) -> Result<()> {
         status["public_endpoints"][0]
             == serde_json::json!({"address": "198.51.100.8", "nat": "behind_nat", "port": 41000})
     })?;
+    world.configure(&node, "stun = \"off\"\n")?;
+    service.signal(Signal::SIGHUP)?;
+    wait_for(&world, &node, "the owner's word", |status| status["public_endpoints"] == serde_json::json!([]))?;
     stop(&service)
 }
 

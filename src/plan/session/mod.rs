@@ -97,6 +97,8 @@ pub enum Outcome {
     InOrder,
     /// The interface could not be observed or changed.
     Stuck,
+    /// Something is known of this host that the server has to hear of.
+    Untold,
     /// What was pushed cannot be used.
     Unusable,
     /// The server was talked to without success.
@@ -340,7 +342,7 @@ impl Session {
     fn ended(&mut self, outcome: Outcome, now: Instant, random: u8) {
         let ended = self.busy.take();
         let good = match outcome {
-            Outcome::InOrder | Outcome::Synced { .. } => true,
+            Outcome::InOrder | Outcome::Synced { .. } | Outcome::Untold => true,
             Outcome::Failed { .. } | Outcome::Stuck | Outcome::Unusable => false,
         };
         match (ended, good) {
@@ -373,7 +375,7 @@ impl Session {
                 // What failed may have left the interface half done.
                 self.observe = self.observe.min(now + super::backoff(1, random, None));
             }
-            Outcome::Unusable => self.contact.hinted(now, false),
+            Outcome::Untold | Outcome::Unusable => self.contact.hinted(now, false),
             Outcome::Synced { checked_in, recomputed } => {
                 self.failures_here = 0;
                 if self.observe > now {

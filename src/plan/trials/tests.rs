@@ -51,6 +51,16 @@ fn a_peer_behind_our_own_nat_or_without_an_endpoint_is_looked_for_nearby_at_once
 }
 
 #[test]
+fn what_the_server_said_is_not_tried_a_second_time() {
+    let assignment = assignment(Some("192.168.1.2:51821"), &["192.168.1.2:51821"]);
+    let mut trials = Trials::default();
+
+    trials.advance(&assignment, None, HERE, clock::now());
+
+    assert_eq!(trials.deadline(), None);
+}
+
+#[test]
 fn a_session_that_lives_nearby_stays_there() {
     let assignment = assignment(Some("198.51.100.1:4000"), &["192.168.1.2:51821"]);
     let mut trials = Trials::default();
