@@ -140,6 +140,21 @@ fn what_nobody_uses_may_be_anything() {
 }
 
 #[test]
+fn a_push_tells_where_peers_may_be_nearby_as_a_pull_does() {
+    let mut update: wire::HostPeerUpdate = serde_json::from_value(fixture("host-peer-update")).unwrap();
+    let mut identity = someone();
+    identity.host_id = update.host.id;
+
+    let wanted = pushed_peers(&update, &identity).unwrap();
+    update.endpoint_detection_compat = false;
+    let unwanted = pushed_peers(&update, &identity).unwrap();
+
+    let places: BTreeSet<_> = wanted.nearby.values().flatten().copied().collect();
+    assert_eq!(places, BTreeSet::from(["192.168.7.71:51821".parse().unwrap()]));
+    assert!(unwanted.nearby.is_empty() && unwanted.peers == wanted.peers);
+}
+
+#[test]
 fn a_sub_second_keepalive_is_rounded_up() {
     let assignment = check(|pull| pull["peers"][0]["PersistentKeepaliveInterval"] = json!(1)).unwrap();
 
