@@ -90,7 +90,8 @@ pub struct Status {
     pub networks: BTreeMap<NetworkName, NetworkStatus>,
     /// The peers on the interface.
     pub peers: Vec<PeerStatus>,
-    /// Where others see this host; empty until somebody told.
+    /// Where others see this host; empty until somebody told, and from an agent that does not know of it.
+    #[serde(default)]
     pub public_endpoints: Vec<PublicEndpoint>,
     /// This host's WireGuard key.
     #[schemars(with = "String")]
