@@ -1,4 +1,8 @@
-//! How far other hosts are; decides nothing.
+//! How far other hosts are, and where this one is seen from outside; decides nothing.
+
+mod door;
+mod message;
+mod stun;
 
 use std::{
     collections::BTreeSet,
@@ -13,6 +17,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+pub use self::{
+    door::{Datagram, Door},
+    stun::Look,
+};
 use crate::plan::Probed;
 
 /// Probes each of `addresses` a few times, all at once. `now` tells the time.

@@ -14,7 +14,7 @@ use nix::{
     sys::utsname,
 };
 
-use crate::model::{Facts, InterfaceName, Neighbour};
+use crate::model::{Facts, InterfaceName, Neighbour, Outside};
 
 /// Gathers the facts; what cannot be read is left empty. Interfaces whose name starts with one of `ours` are skipped.
 pub fn gather(ours: &[&str]) -> Facts {
@@ -34,6 +34,8 @@ pub fn gather(ours: &[&str]) -> Facts {
         kernel_version: text(uname.as_ref().map(utsname::UtsName::release)),
         os_family: os_release_field(&os_release, "ID"),
         os_version: os_release_field(&os_release, "VERSION_ID"),
+        // Only others can tell.
+        outside: Outside::default(),
     }
 }
 
@@ -75,6 +77,12 @@ fn name_servers_in(text: &str) -> impl Iterator<Item = IpAddr> {
         address.split('%').next()?.parse().ok()
     };
     text.lines().filter_map(address)
+}
+
+/// Returns the private networks that this machine is attached to, with its own addresses in them. Interfaces whose name
+/// starts with one of `ours` are skipped.
+pub fn private_networks(ours: &[&str]) -> Vec<IpNet> {
+    interfaces(ours).into_iter().map(|(_, net)| net).collect()
 }
 
 /// Returns the first UDP port from `first` upward that is free on this machine now.

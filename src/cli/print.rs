@@ -1,13 +1,16 @@
 //! Memberships as text.
 
-use std::{collections::BTreeSet, fmt::Write, io::Write as _, time::Duration};
+use std::{collections::BTreeSet, fmt::Write, io::Write as _, net::SocketAddr, time::Duration};
 
 use comfy_table::{Table, presets::NOTHING};
 use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::daemon::clock;
-use crate::model::{Connection, Contact, Enrolling, NetworkStatus, PeerStatus, PushState, RelayChoice, State, Status};
+use crate::model::{
+    Connection, Contact, Enrolling, Nat, NetworkStatus, PeerStatus, PublicEndpoint, PushState, RelayChoice, State,
+    Status,
+};
 
 /// Renders one membership: what it is, its networks, its peers.
 pub(super) fn status(status: &Status) -> String {
@@ -23,6 +26,7 @@ pub(super) fn status(status: &Status) -> String {
         name,
         networks,
         peers,
+        public_endpoints,
         remarks,
         server,
         ..
@@ -43,6 +47,10 @@ pub(super) fn status(status: &Status) -> String {
         let _ = write!(place, ", port {port}");
     }
     let _ = writeln!(text, "{place}, {}", counted(peers.len(), "peer"));
+    if !public_endpoints.is_empty() {
+        let shown: Vec<_> = public_endpoints.iter().map(public_endpoint).collect();
+        let _ = writeln!(text, "public endpoint {}", shown.join(", "));
+    }
     if let Some(contact) = contact {
         let _ = writeln!(text, "{}", self::contact(contact));
     }
@@ -106,6 +114,17 @@ fn row(peer: &PeerStatus) -> [String; 6] {
         bytes(peer.tx_bytes),
         shortened(&peer.allowed_ips),
     ]
+}
+
+fn public_endpoint(endpoint: &PublicEndpoint) -> String {
+    let PublicEndpoint { address, nat, port } = *endpoint;
+    let place = port.map_or_else(|| address.to_string(), |port| SocketAddr::new(address, port).to_string());
+    let how = match nat {
+        Some(Nat::BehindNat) => "behind NAT",
+        Some(Nat::Public) => "this host's own",
+        None => "as configured",
+    };
+    format!("{place} ({how})")
 }
 
 fn contact(contact: &Contact) -> String {

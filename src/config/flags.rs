@@ -5,7 +5,7 @@ use std::{num::NonZeroU16, path::PathBuf};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::model::{Backend, FirewallSetting, InterfaceName, Overlap, Secret};
+use crate::model::{Backend, FirewallSetting, InterfaceName, Overlap, Secret, StunChoice};
 
 /// Settings that flags, environment and file all know.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
@@ -45,6 +45,9 @@ pub struct Flags {
     /// UDP port to listen on [default: 51821 or the next free one; the server may change it]
     #[arg(long, env = "ENROLL_AGENT_PORT")]
     pub port: Option<NonZeroU16>,
+    /// STUN servers to ask for the public address, or `off` [default: those that the enrollment server names]
+    #[arg(long, env = "ENROLL_AGENT_STUN", value_name = "HOST[:PORT],...|off")]
+    pub stun: Option<StunChoice>,
     /// Seconds a join may take [default: 120]
     #[arg(long, env = "ENROLL_AGENT_TIMEOUT", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub timeout: Option<u32>,

@@ -262,6 +262,7 @@ fn shared(given: Flags, saved: Flags, path: &Path) -> Result<Shared, ConfigError
             mtu,
             name: given.name.or(saved.name),
             overlap: given.overlap.or(saved.overlap),
+            stun: given.stun.or(saved.stun),
         },
         timeout: Duration::from_secs(given.timeout.or(saved.timeout).unwrap_or(120).into()),
     })

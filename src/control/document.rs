@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{seal, wire};
 use crate::{
-    model::{Facts, Identity, Mac, Membership, Secret},
+    model::{Facts, Identity, Mac, Membership, Nat, Outside, Policy, Secret},
     plan::DEFAULT_MTU,
 };
 
@@ -17,8 +17,7 @@ pub fn host(membership: &Membership, facts: &Facts, listen_port: NonZeroU16) -> 
     let Membership { identity, interface, policy, .. } = membership;
     let Identity { former_key: _, host_id, mac: Mac(mac), next_key: _, password, private_key: _, traffic } = identity;
     let assigned_mtu = membership.enrolled().and_then(|enrolled| enrolled.assignment.mtu);
-    let public_port = policy.endpoint.map(|endpoint| endpoint.port()).filter(|port| *port != 0);
-    let ip = policy.endpoint.map(|endpoint| endpoint.ip());
+    let Endpoint { nat, port: public_port, v4, v6 } = endpoint(policy, &facts.outside, listen_port);
     let interfaces = facts.interfaces.iter().map(|(name, net)| wire::HostInterface {
         name: name.clone(),
         address: (*net).into(),
@@ -38,8 +37,7 @@ pub fn host(membership: &Membership, facts: &Facts, listen_port: NonZeroU16) -> 
         kernel_version: facts.kernel_version.clone(),
         interface: interface.to_string(),
         listen_port: listen_port.get().into(),
-        // Zero is the listen port, also when the server moves that one.
-        public_listen_port: public_port.unwrap_or(0).into(),
+        public_listen_port: public_port.into(),
         mtu: policy.mtu.or(assigned_mtu).unwrap_or(DEFAULT_MTU).into(),
         public_key: identity.announced_key().into(),
         mac_address: mac.as_slice().into(),
@@ -49,16 +47,44 @@ pub fn host(membership: &Membership, facts: &Facts, listen_port: NonZeroU16) -> 
         nodes: None,
         interfaces: Some(interfaces.collect()),
         default_interface: facts.default_interface.clone(),
-        endpoint_ip: wire::GoIp(ip.filter(IpAddr::is_ipv4)),
-        endpoint_ipv6: wire::GoIp(ip.filter(IpAddr::is_ipv6)),
+        endpoint_ip: wire::GoIp(v4),
+        endpoint_ipv6: wire::GoIp(v6),
         is_docker: facts.in_container,
-        is_static_port: policy.listen_port.is_some(),
-        is_static: ip.is_some(),
+        // Peers use the listen port of a host that has this, which is not what a port forwarded from another one needs.
+        is_static_port: policy.listen_port.is_some_and(|port| [0, port.get()].contains(&public_port)),
+        is_static: policy.endpoint.is_some(),
         is_default: false,
-        nat_type: if ip.is_some() { "public" } else { "behind_nat" }.to_owned(),
+        nat_type: nat.word().to_owned(),
         location: UNKNOWN_LOCATION.to_owned(),
         country_code: UNKNOWN_COUNTRY.to_owned(),
         ..wire::Host::default()
+    }
+}
+
+/// Where peers reach this host.
+struct Endpoint {
+    nat: Nat,
+    /// Zero is the listen port, also when the server moves that one.
+    port: u16,
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+}
+
+/// What the owner says goes before what was found; a host that nobody reaches is behind something.
+fn endpoint(policy: &Policy, outside: &Outside, listen_port: NonZeroU16) -> Endpoint {
+    let fixed = policy.listen_port.map_or(0, NonZeroU16::get);
+    if let Some(endpoint) = policy.endpoint {
+        let port = if endpoint.port() == 0 { fixed } else { endpoint.port() };
+        let ip = Some(endpoint.ip());
+        return Endpoint { nat: Nat::Public, port, v4: ip.filter(IpAddr::is_ipv4), v6: ip.filter(IpAddr::is_ipv6) };
+    }
+    let main = outside.main();
+    let found = main.and_then(|seen| seen.port_of(listen_port)).filter(|port| *port != listen_port.get());
+    Endpoint {
+        nat: main.map_or(Nat::BehindNat, |seen| seen.nat),
+        port: if fixed == 0 { found.unwrap_or(0) } else { fixed },
+        v4: outside.v4.map(|seen| seen.address.ip()),
+        v6: outside.v6.map(|seen| seen.address.ip()),
     }
 }
 
@@ -108,7 +134,7 @@ const UNKNOWN_COUNTRY: &str = "ZZ";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Phase, Policy, Redeeming};
+    use crate::model::{Phase, Redeeming, Seen};
 
     #[test]
     fn says_what_the_protocol_wants_and_nothing_private() {
@@ -140,6 +166,48 @@ mod tests {
         assert_eq!(sent.endpoint_ip.0, "192.0.2.7".parse().ok());
         assert_eq!((sent.listen_port, sent.public_listen_port), (51821, 4500));
         assert!(sent.is_static && sent.nat_type == "public");
+    }
+
+    #[test]
+    fn a_forwarded_port_goes_before_a_fixed_one() {
+        let listen_port = Some(PORT);
+        let forwarded = Policy { endpoint: "192.0.2.7:4500".parse().ok(), listen_port, ..Policy::default() };
+        let fixed = Policy { endpoint: "192.0.2.7:0".parse().ok(), listen_port, ..Policy::default() };
+
+        let forwarded = host(&membership(forwarded), &Facts::default(), PORT);
+        let fixed = host(&membership(fixed), &Facts::default(), PORT);
+
+        assert_eq!((forwarded.is_static_port, forwarded.public_listen_port), (false, 4500));
+        assert_eq!((fixed.is_static_port, fixed.public_listen_port), (true, 51821));
+    }
+
+    #[test]
+    fn what_was_found_is_told_unless_the_owner_knows_better() {
+        let seen = |address: &str, nat| Some(Seen { address: address.parse().unwrap(), asked_from: PORT, nat });
+        let v4 = seen("198.51.100.7:40000", Nat::BehindNat);
+        let outside = Outside { v4, v6: seen("[2001:db8::7]:51821", Nat::Public) };
+        let facts = Facts { outside, ..Facts::default() };
+        let given = Policy { endpoint: "192.0.2.7:0".parse().ok(), ..Policy::default() };
+        let fixed = Policy { listen_port: Some(PORT), ..Policy::default() };
+        let other_port = NonZeroU16::new(51822).unwrap();
+
+        let found = host(&membership(Policy::default()), &facts, PORT);
+        let given = host(&membership(given), &facts, PORT);
+        let fixed = host(&membership(fixed), &facts, PORT);
+        let moved = host(&membership(Policy::default()), &facts, other_port);
+        let only6 = Facts { outside: Outside { v4: None, ..outside }, ..Facts::default() };
+        let only6 = host(&membership(Policy::default()), &only6, PORT);
+
+        assert_eq!(
+            (found.endpoint_ip.0, found.endpoint_ipv6.0),
+            ("198.51.100.7".parse().ok(), "2001:db8::7".parse().ok())
+        );
+        assert_eq!((found.public_listen_port, &*found.nat_type, found.is_static), (40000, "behind_nat", false));
+        assert_eq!((given.endpoint_ip.0, given.endpoint_ipv6.0), ("192.0.2.7".parse().ok(), None));
+        assert_eq!((given.public_listen_port, &*given.nat_type, given.is_static), (0, "public", true));
+        assert_eq!((fixed.public_listen_port, fixed.is_static_port, fixed.is_static), (51821, true, false));
+        assert_eq!(moved.public_listen_port, 0, "asked from another port");
+        assert_eq!((only6.endpoint_ip.0, only6.public_listen_port, &*only6.nat_type), (None, 0, "public"));
     }
 
     #[test]
@@ -180,6 +248,7 @@ mod tests {
             identity: identity.unwrap(),
             interface: "enroll0".parse().unwrap(),
             phase: Phase::Pending { redeeming },
+            outside: Outside::default(),
             policy,
             sent: std::collections::BTreeSet::new(),
             server: "api.example.net".parse().unwrap(),

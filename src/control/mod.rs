@@ -16,7 +16,7 @@ pub mod wire;
 
 pub use assignment::{
     AssignmentError, Candidate, PushedPeers, ServerFacts, assignment, candidates, host_key, name_relays, pushed_peers,
-    server_facts,
+    server_facts, stun_servers,
 };
 pub use document::{check_in, host, inadmissible_host, update_host};
 pub use failure::{Advice, CertificateProblem, Garbled, Refusal, RestError};

@@ -9,7 +9,7 @@ use crate::{
     control::wire,
     ipc::{Answer, Failure},
     membership::{Farewell, Greeting, MembershipError, News, Round, Work, describe},
-    model::{NetworkName, Overrides, Stage, Switch, SyncReport, Token},
+    model::{NetworkName, Outside, Overrides, Stage, Switch, SyncReport, Token},
     plan::{Action, Outcome, Peers, Talk, Trouble},
 };
 
@@ -22,6 +22,8 @@ pub(super) enum Errand {
     Act(Action, Option<Box<wire::HostPeerUpdate>>),
     /// What somebody wants.
     Obey(Order),
+    /// Take in where this host is seen from outside.
+    Relocate(Outside),
     /// Put the interface in order from what is saved, before anything else.
     Restore,
 }
@@ -113,6 +115,9 @@ pub(super) fn carry_out(
             Errand::Obey(Order { command, reply }) => {
                 let (done, answer) = obey(&mut work, command).await;
                 Done { answer: Some((reply, answer)), ..done }
+            }
+            Errand::Relocate(found) => {
+                done(work.relocate(found).map(|news| if news { Outcome::Untold } else { Outcome::InOrder }))
             }
             Errand::Restore => done(work.restore().await.map(|_| Outcome::InOrder)),
         };

@@ -18,12 +18,13 @@ use super::{
     errand::{After, Command, Done, Errand, Obeyed, Order, carry_out},
     gateways::Gateways,
     hand::{Broker, Hand},
+    lookout::Lookout,
 };
 use crate::{
     control::{Pushed, wire},
     membership::{MembershipError, Work},
     model::{Contact, InterfaceName, NextStep, PushState, Server, Status, Switch, SyncReport},
-    plan::{Action, Deadline, Event, Hint, Outcome, Session, Why},
+    plan::{Action, Deadline, Event, Hint, Outcome, Session, Talk, Why},
 };
 
 /// One membership while it is served.
@@ -36,6 +37,7 @@ pub(super) struct Keeper {
     /// When work was last given up for a move.
     interrupted: Option<Instant>,
     last_sync: Option<SyncReport>,
+    lookout: Lookout,
     /// Whether the server answered last time, and since when, in seconds since 1970.
     online: (bool, u64),
     push: Broker,
@@ -81,7 +83,7 @@ pub(super) enum Message {
     /// Pull this often while nothing is pushed.
     Poll(Duration),
     /// Do this.
-    Order(Order),
+    Order(Box<Order>),
     /// Somebody did something to these interfaces.
     Touched(Rc<BTreeSet<String>>),
 }
@@ -102,6 +104,7 @@ impl Keeper {
             interface: work.membership().interface.clone(),
             interrupted: None,
             last_sync: None,
+            lookout: Lookout::new(&work, rhythm.first),
             online: (false, clock::unix_seconds()),
             push: Broker { access: None, connection: None, state: PushState::Absent },
             pushed: None,
@@ -127,6 +130,7 @@ impl Keeper {
             tokio::select! {
                 Some(message) = self.inbox.recv() => self.take(message),
                 pushed = self.push.next() => self.hear(pushed),
+                found = self.lookout.next() => self.waiting.push_back(Errand::Relocate(found)),
                 (work, done) = self.hand.back() => match self.finish(work, done) {
                     after @ (After::Left | After::SetAside) => return after,
                     After::GoOn | After::Switched => {}
@@ -172,14 +176,17 @@ impl Keeper {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Moved => self.tell(Event::Moved),
+            Message::Moved => {
+                self.lookout.moved();
+                self.tell(Event::Moved);
+            }
             Message::Poll(poll) => {
                 self.rhythm.poll = poll;
                 if let Some(session) = &mut self.session {
                     session.set_poll(poll);
                 }
             }
-            Message::Order(order) => self.accept(order),
+            Message::Order(order) => self.accept(*order),
             Message::Touched(names) if names.contains(self.interface.as_str()) => self.tell(Event::Disturbed),
             Message::Touched(_) => {}
         }
@@ -265,6 +272,9 @@ impl Keeper {
                 self.start(Errand::Act(action, pushed));
             }
             Action::Observe | Action::Rotate | Action::Round(_) | Action::SelectGateway | Action::SetAside => {
+                if let Action::Round(Talk { check_in: true, .. }) = action {
+                    self.lookout.checked_in();
+                }
                 self.start(Errand::Act(action, None));
             }
         }
@@ -279,7 +289,9 @@ impl Keeper {
         self.rotating = work.is_rotating();
         self.seen = work.recent_status();
         self.gateways.follow(work.gateways().as_ref(), matches!(outcome, Outcome::Synced { .. }));
+        let next_trial = work.next_trial();
         if let Some(session) = &mut self.session {
+            session.look_by(next_trial, clock::now());
             // First, so that a key that was just confirmed is not made once more.
             session.set_rotating(self.rotating, clock::now());
         }
@@ -293,6 +305,9 @@ impl Keeper {
             self.tell(Event::Ended(outcome));
         }
         self.listen();
+        if let (Hand::Idle(work), Some(_)) = (&self.hand, &self.session) {
+            self.lookout.begin(work);
+        }
         self.publish();
         if let Some((reply, answer)) = answer {
             // Whoever asked may have gone.

@@ -149,7 +149,7 @@ async fn look(kept: &[Kept]) {
 async fn command(kept: &Kept, command: Command) -> Reply {
     let (reply, answer) = oneshot::channel();
     let gone = || MembershipError::NotServing(kept.server.clone());
-    kept.inbox.send(Message::Order(Order { command, reply })).map_err(|_| gone())?;
+    kept.inbox.send(Message::Order(Box::new(Order { command, reply }))).map_err(|_| gone())?;
     answer.await.unwrap_or_else(|_| Err(gone()))
 }
 

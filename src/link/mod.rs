@@ -12,6 +12,7 @@ mod netlink_messages;
 mod rules;
 mod userspace;
 mod userspace_peers;
+mod userspace_udp;
 
 use std::{collections::BTreeSet, future::Future, io};
 
@@ -24,6 +25,7 @@ pub use self::{
     kernel::Kernel,
     memory::Memory,
     userspace::Userspace,
+    userspace_udp::{Datagram, SideDoor},
 };
 use crate::{
     model::{Backend, InterfaceName, Observation, PublicKey},
@@ -182,6 +184,16 @@ pub async fn interface_names() -> Result<BTreeSet<String>, LinkError> {
 /// Log directives that keep the libraries below this module quiet, for the default filter of the program: the data
 /// plane reports each packet for a peer without an endpoint as an error, and prints peers at `trace`.
 pub const LOG_DIRECTIVES: &str = "gotatun=off,netlink_proto=error,netlink_packet_core=error,netlink_packet_route=error";
+
+impl AnyLink {
+    /// The way beside WireGuard through its own UDP port; `None` where the kernel has that one, or nothing runs.
+    pub fn side_door(&self) -> Option<SideDoor> {
+        match self {
+            Self::Kernel(_) | Self::Memory(_) => None,
+            Self::Userspace(link) => link.door(),
+        }
+    }
+}
 
 impl Link for AnyLink {
     async fn observe(&mut self) -> Result<Option<Observation>, LinkError> {

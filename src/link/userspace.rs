@@ -14,9 +14,7 @@
 use std::{fs::OpenOptions, io, sync::Arc, time::Duration};
 
 use gotatun::{
-    device::{
-        DefaultDeviceTransports, Device as GotatunDevice, DeviceBuilder, Error as GotatunError, configure::DeviceWrite,
-    },
+    device::{Device as GotatunDevice, DeviceBuilder, Error as GotatunError, configure::DeviceWrite},
     tun::tun_async_device::TunDevice,
 };
 use netlink_packet_route::link::InfoKind;
@@ -29,16 +27,20 @@ use super::{
     netlink_messages::Found,
     runs,
     userspace_peers::{Figures, edit, read},
+    userspace_udp::{SideDoor, Sockets},
 };
 use crate::{
     model::{Device, InterfaceName, LinkState, Observation},
     plan::Change,
 };
 
-/// gotatun's device over UDP sockets and a TUN interface.
-pub(super) type Plane = GotatunDevice<DefaultDeviceTransports>;
+/// UDP sockets with a side door, and a TUN interface.
+pub(super) type Transports = (Sockets, TunDevice, TunDevice);
 
-type Write<'a> = DeviceWrite<'a, DefaultDeviceTransports>;
+/// gotatun's device over them.
+pub(super) type Plane = GotatunDevice<Transports>;
+
+type Write<'a> = DeviceWrite<'a, Transports>;
 
 /// An interface whose packets this process carries; it vanishes with this value.
 pub struct Userspace {
@@ -53,6 +55,7 @@ pub struct Userspace {
 struct Tunnel {
     /// The interface's number: another one under our name is not ours.
     index: u32,
+    door: SideDoor,
     plane: Arc<Plane>,
     running: bool,
 }
@@ -64,6 +67,11 @@ impl Userspace {
         let builder = builder.worker_threads(WORKERS).thread_name("data-plane").enable_all();
         let runtime = builder.build().map_err(|source| failed("start the data plane's threads", source))?;
         Ok(Self { name, netlink: Netlink::open()?, runtime: Some(runtime), tunnel: None })
+    }
+
+    /// The way beside WireGuard through its own port; `None` while nothing runs.
+    pub(super) fn door(&self) -> Option<SideDoor> {
+        self.tunnel.as_ref().filter(|tunnel| tunnel.running).map(|tunnel| tunnel.door.clone())
     }
 
     /// Finds our interface; forgets the tunnel if somebody deleted it.
@@ -87,12 +95,12 @@ impl Userspace {
         probe().await?;
         self.netlink.remove_rules(&self.name).await?;
         let name = self.name.clone();
-        let plane = self.on_plane(build(name.clone())).await??;
+        let (plane, door) = self.on_plane(build(name.clone())).await??;
         let found = self.netlink.find(&self.name).await?;
         let Some(Found { index, kind: Some(InfoKind::Tun), .. }) = found else {
             return Err(LinkError::Taken(name));
         };
-        self.tunnel = Some(Tunnel { index, plane: Arc::new(plane), running: false });
+        self.tunnel = Some(Tunnel { index, door, plane: Arc::new(plane), running: false });
         self.netlink.apply(&self.name, index, &[Change::SetMtu(Device::blank().mtu)]).await
     }
 
@@ -239,7 +247,7 @@ pub(super) async fn probe() -> Result<(), LinkError> {
     }
 }
 
-async fn build(name: InterfaceName) -> Result<Plane, LinkError> {
+async fn build(name: InterfaceName) -> Result<(Plane, SideDoor), LinkError> {
     let mut configuration = tun::Configuration::default();
     // Its "root privileges" are ioctls for addresses, which are rtnetlink's work here.
     configuration.tun_name(name.as_str()).platform_config(|platform| {
@@ -254,10 +262,10 @@ async fn build(name: InterfaceName) -> Result<Plane, LinkError> {
         }
     })?;
     let interface = TunDevice::from_tun_device(interface).map_err(|error| refused(&name, error.into()))?;
-    let builder = DeviceBuilder::new().with_default_udp();
-    let builder = builder.udp_recv_buffer_size(SOCKET_BUFFER).udp_send_buffer_size(SOCKET_BUFFER);
-    let built = builder.with_ip(interface).suspended(true).build().await;
-    built.map_err(|error| refused(&name, error))
+    let sockets = Sockets::new(SOCKET_BUFFER);
+    let door = sockets.door();
+    let built = DeviceBuilder::new().with_udp(sockets).with_ip(interface).suspended(true).build().await;
+    Ok((built.map_err(|error| refused(&name, error))?, door))
 }
 
 fn refused(name: &InterfaceName, error: GotatunError) -> LinkError {

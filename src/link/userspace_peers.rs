@@ -8,13 +8,13 @@ use std::{
 };
 
 use gotatun::{
-    device::{DefaultDeviceTransports, Peer as GotatunPeer, configure},
+    device::{Peer as GotatunPeer, configure},
     x25519,
 };
 use ipnet::IpNet;
 use nix::errno::Errno;
 
-use super::userspace::{Plane, system_error};
+use super::userspace::{Plane, Transports, system_error};
 use crate::{
     model::{Peer, PeerStats, PresharedKey, PrivateKey, PublicKey},
     plan::Change,
@@ -58,10 +58,7 @@ pub(super) async fn read(plane: &Plane) -> Figures {
 /// Carries out one change of keys, port or peers; other changes are not its business.
 ///
 /// An allowed IP is expected to be free: `diff` takes it from its old peer first.
-pub(super) async fn edit(
-    device: &mut configure::DeviceWrite<'_, DefaultDeviceTransports>,
-    change: &Change,
-) -> io::Result<()> {
+pub(super) async fn edit(device: &mut configure::DeviceWrite<'_, Transports>, change: &Change) -> io::Result<()> {
     let done = match change {
         // gotatun panics at a peer without a key of our own.
         Change::AddPeer { .. } if device.private_key().is_none() => {

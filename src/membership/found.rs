@@ -7,7 +7,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::{Hands, JoinRequest, MembershipError, tunnel::free_interface};
 use crate::{
     link,
-    model::{Identity, InterfaceName, Membership, Phase, Policy, Redeeming, Server, Switch, Token},
+    model::{Identity, InterfaceName, Membership, Outside, Phase, Policy, Redeeming, Server, Switch, Token},
     store::Lock,
 };
 
@@ -26,6 +26,7 @@ pub(super) fn found(
         identity,
         interface,
         phase: Phase::Pending { redeeming: Redeeming::new(token) },
+        outside: Outside::default(),
         policy: request.overrides.over(Policy::default()),
         sent: BTreeSet::new(),
         server: token.server().clone(),

@@ -162,6 +162,7 @@ async fn enter(
             watch.enter(Stage::Redeem);
             let have = work.tunnel.observe().await?;
             let port = listen_port(&work.membership, have)?;
+            work.look_out(port, &[]);
             work.redeem(port).await?
         }
     };

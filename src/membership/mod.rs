@@ -9,6 +9,7 @@ mod gateway;
 mod glance;
 mod join;
 mod leave;
+mod outside;
 mod push;
 mod redeem;
 mod rehearse;

@@ -1,9 +1,8 @@
 //! What the server's broker is good for: where it is, and peers that come from it.
 
-use super::{MembershipError, News, OWN_PREFIX, Round, Work, tunnel};
+use super::{MembershipError, News, Round, Work, tunnel};
 use crate::{
     control::{self, Access, Push, PushedPeers, wire},
-    facts,
     model::{Assignment, NetworkName},
 };
 
@@ -23,7 +22,7 @@ impl Work {
     /// Begins to listen to the server's broker.
     pub fn listen(&self, access: &Access) -> Result<Push, MembershipError> {
         let port = tunnel::listen_port(&self.membership, self.tunnel.last())?;
-        let host = control::host(&self.membership, &facts::gather(&[OWN_PREFIX]), port);
+        let host = control::host(&self.membership, &self.facts(), port);
         let push = Push::open(access, &self.membership.identity, host, self.rest.tls())?;
         self.follow(&push);
         Ok(push)
@@ -46,8 +45,8 @@ impl Work {
         if before.nodes.is_empty() {
             return Ok(Round { changes: 0, news: News::Nothing });
         }
-        let PushedPeers { access, default_gateway, peers, remarks, route_metrics } = pushed;
-        let mut now = Assignment { access, default_gateway, peers, route_metrics, ..before.clone() };
+        let PushedPeers { access, default_gateway, nearby, peers, remarks, route_metrics } = pushed;
+        let mut now = Assignment { access, default_gateway, nearby, peers, route_metrics, ..before.clone() };
         now.remarks.retain(|remark| !remark.is_about_peers());
         now.remarks.extend(remarks);
         self.take_over(&before, now).await

@@ -13,11 +13,10 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{Hands, MembershipError, OWN_PREFIX, Work};
+use super::{Hands, MembershipError, Work};
 use crate::{
     control::{self, Advice, Freshness, Registered},
     daemon::clock,
-    facts,
     model::{NetworkName, Node, Phase, Redeeming, Relay, Server, Token},
     plan,
 };
@@ -53,7 +52,7 @@ impl Work {
         if attempts == 0 {
             self.note_baseline().await?;
         }
-        let host = control::host(&self.membership, &facts::gather(&[OWN_PREFIX]), port);
+        let host = control::host(&self.membership, &self.facts(), port);
         let mut last = None;
         for attempts in attempts + 1..=MAX_ATTEMPTS {
             let first = self.note_sending(attempts)?;
@@ -62,6 +61,9 @@ impl Work {
                     if let Some(api) = control::server_facts(&response.server_config).api {
                         self.rest.move_to(&api)?;
                     }
+                    let (asked, named) = (&response.requested_host, control::stun_servers(&response.server_config));
+                    let settled = u16::try_from(asked.listen_port).ok().and_then(NonZeroU16::new);
+                    self.look_out(self.membership.policy.listen_port.or(settled).unwrap_or(port), &named);
                     self.note_counted(&fingerprint)?;
                     return Ok(Redeemed::Just { networks: networks.map(|names| names.into_iter().collect()) });
                 }

@@ -9,7 +9,7 @@ use crate::{
     facts,
     link::{Link, Memory},
     model::{Backend, InterfaceName, Membership, Server, Status, Token},
-    plan::{self, Change},
+    plan::{self, Change, Trials},
 };
 
 /// What a join would do.
@@ -58,7 +58,9 @@ pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal,
     let assignment = work.pull(Freshness::Cached).await?;
     let have = work.tunnel.observe().await?.cloned();
     let surroundings = tunnel::surroundings(&work.membership, work.rest.addresses()).await?;
-    let Step { changes, withheld } = tunnel::step(&work.membership, &assignment, have.as_ref(), &surroundings)?;
+    let trials = Trials::default();
+    let Step { changes, withheld } =
+        tunnel::step(&work.membership, &assignment, have.as_ref(), &surroundings, &trials)?;
     let mut imagined = Memory::with(have);
     imagined.apply(&changes).await?;
     let after = imagined.observe().await?;

@@ -9,10 +9,9 @@
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{MembershipError, OWN_PREFIX, Work, tunnel};
+use super::{MembershipError, Work, tunnel};
 use crate::{
     control::{self, Freshness},
-    facts,
     model::PrivateKey,
 };
 
@@ -41,7 +40,7 @@ impl Work {
     async fn announce_key(&mut self) -> Result<(), MembershipError> {
         let have = self.tunnel.observe().await?;
         let port = tunnel::listen_port(&self.membership, have)?;
-        let update = control::update_host(&self.membership, &facts::gather(&[OWN_PREFIX]), port);
+        let update = control::update_host(&self.membership, &self.facts(), port);
         self.report(&update).await
     }
 

@@ -87,6 +87,7 @@ impl Work {
             assignment.access.clone_from(&before.access);
             assignment.peers.clone_from(&before.peers);
             assignment.route_metrics.clone_from(&before.route_metrics);
+            assignment.nearby.clone_from(&before.nearby);
             assignment.remarks.retain(|remark| !remark.is_about_peers());
             assignment.remarks.extend(before.remarks.iter().filter(|remark| remark.is_about_peers()).cloned());
         } else if assignment.peers.is_empty() && !before.peers.is_empty() {

@@ -1,17 +1,18 @@
 //! Making the interface what the assignment says: observe, decide, change.
 
-use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16, time::Instant};
 
 use crate::{
+    daemon::clock,
     facts,
-    link::{self, AnyLink, Around, Link},
+    link::{self, AnyLink, Around, Link, SideDoor},
     model::{
         Assignment, Backend, FirewallStatus, InterfaceName, Membership, Observation, Surroundings, Switch, Withheld,
     },
-    plan::{self, Change, Target},
+    plan::{self, Change, Target, Trials, Vicinity},
 };
 
-use super::{MembershipError, fence::Fence};
+use super::{MembershipError, OWN_PREFIX, fence::Fence};
 
 /// The interface of one membership, open for changes.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Tunnel {
     link: AnyLink,
     /// The server's addresses when the interface was last put in order.
     servers: BTreeSet<IpAddr>,
+    /// Where peers are looked for in this machine's own networks.
+    trials: Trials,
     /// What the server asked for and did not get when the interface was last put in order.
     withheld: BTreeSet<Withheld>,
 }
@@ -34,9 +37,16 @@ impl Tunnel {
     pub fn open(backend: Backend, membership: &Membership) -> Result<Self, MembershipError> {
         let keys = membership.identity.interface_keys();
         let link = link::open(backend, membership.interface.clone(), keys)?;
-        let fence = Fence::new(membership.interface.clone());
-        let (futile, servers, withheld) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        Ok(Self { backend, fence, futile, last: None, link, servers, withheld })
+        Ok(Self {
+            backend,
+            fence: Fence::new(membership.interface.clone()),
+            futile: Vec::new(),
+            last: None,
+            link,
+            servers: BTreeSet::new(),
+            trials: Trials::default(),
+            withheld: BTreeSet::new(),
+        })
     }
 
     /// Who carries the packets.
@@ -78,18 +88,23 @@ impl Tunnel {
     /// Brings the packet filter and then the interface in step with `assignment`; returns how many changes the
     /// interface took.
     ///
-    /// `servers` are the enrollment server's addresses, which no route may take into the tunnel.
+    /// `servers` are the enrollment server's addresses, which no route may take into the tunnel; `public` are this
+    /// host's addresses as others see it.
     pub async fn apply(
         &mut self,
         membership: &Membership,
         assignment: &Assignment,
         servers: BTreeSet<IpAddr>,
+        public: &[IpAddr],
     ) -> Result<usize, MembershipError> {
         self.servers.clone_from(&servers);
         let surroundings = surroundings(membership, servers).await?;
         let assignment = &*self.fence.prepare(assignment, membership.policy.firewall).await;
         self.observe().await?;
-        let Step { changes, withheld } = step(membership, assignment, self.last.as_ref(), &surroundings)?;
+        let attached = if assignment.nearby.is_empty() { Vec::new() } else { facts::private_networks(&[OWN_PREFIX]) };
+        let around = Vicinity { attached: &attached, public };
+        self.trials.advance(assignment, self.last.as_ref(), around, clock::now());
+        let Step { changes, withheld } = step(membership, assignment, self.last.as_ref(), &surroundings, &self.trials)?;
         if withheld != self.withheld {
             for withheld in withheld.difference(&self.withheld) {
                 tracing::warn!(interface = %membership.interface, "{withheld}");
@@ -102,13 +117,24 @@ impl Tunnel {
         tracing::info!(interface = %membership.interface, changes = changes.len(), "changing the interface");
         self.link.apply(&changes).await?;
         self.observe().await?;
-        self.futile = step(membership, assignment, self.last.as_ref(), &surroundings)?.changes;
+        self.futile = step(membership, assignment, self.last.as_ref(), &surroundings, &self.trials)?.changes;
         Ok(changes.len())
+    }
+
+    /// The way beside WireGuard through its own port, and that port; `None` where the kernel has it.
+    pub fn side_door(&self) -> Option<(SideDoor, NonZeroU16)> {
+        Some((self.link.side_door()?, self.port()?))
+    }
+
+    /// When peers that are not heard of are to be looked for elsewhere; `None` while there are none.
+    pub fn next_trial(&self) -> Option<Instant> {
+        self.trials.deadline()
     }
 
     /// Removes the interface, and then the packet filter in front of it.
     pub async fn remove(&mut self) -> Result<(), MembershipError> {
         self.last = None;
+        self.trials = Trials::default();
         self.withheld.clear();
         // An interface that stays is filtered on.
         self.link.remove().await?;
@@ -133,12 +159,14 @@ pub(super) fn step(
     assignment: &Assignment,
     have: Option<&Observation>,
     surroundings: &Surroundings,
+    trials: &Trials,
 ) -> Result<Step, MembershipError> {
     let Membership { identity, interface, policy, server, .. } = membership;
     let target = plan::target(assignment, policy, interface, &identity.private_key, surroundings);
     let Target { device, withheld } =
         target.map_err(|source| MembershipError::Overlap { server: server.clone(), source })?;
-    let mut want = plan::settle(device, have, membership.enrolled().map(|enrolled| &enrolled.assignment));
+    let settled = plan::settle(device, have, membership.enrolled().map(|enrolled| &enrolled.assignment));
+    let mut want = trials.put_into(settled);
     let current = have.and_then(|have| have.device.listen_port);
     if want.listen_port != current && membership.policy.listen_port.is_none() {
         // A port the server chose is adopted only if nobody else has it.
@@ -155,7 +183,7 @@ pub(super) fn step(
 pub(super) async fn withheld(membership: &Membership, have: &Observation) -> BTreeSet<Withheld> {
     let (Some(enrolled), Switch::On) = (membership.enrolled(), membership.switch) else { return BTreeSet::new() };
     match surroundings(membership, enrolled.server_addresses.clone()).await {
-        Ok(surroundings) => step(membership, &enrolled.assignment, Some(have), &surroundings),
+        Ok(surroundings) => step(membership, &enrolled.assignment, Some(have), &surroundings, &Trials::default()),
         Err(error) => Err(error),
     }
     .map_or_else(|_| BTreeSet::new(), |step| step.withheld)

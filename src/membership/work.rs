@@ -11,7 +11,6 @@ use uuid::Uuid;
 use crate::{
     control::{self, Advice, AssignmentError, Freshness, Rest, RestError, ServerFacts, wire},
     daemon::clock,
-    facts,
     link::LinkError,
     model::{
         Assignment, Backend, Enrolled, ErrorReport, InterfaceName, Membership, Overrides, Phase, PublicKey, Server,
@@ -21,7 +20,7 @@ use crate::{
     store::Lock,
 };
 
-use super::{Greeting, Hands, MembershipError, OWN_PREFIX, Round, Tunnel, glance, join, tunnel};
+use super::{Greeting, Hands, MembershipError, Round, Tunnel, glance, join, outside::Lookout, tunnel};
 
 /// The right and the means to work on one membership.
 #[derive(Debug)]
@@ -36,6 +35,7 @@ pub struct Work {
     /// Where gateways were when they were peers.
     pub(super) known_gateways: BTreeMap<Uuid, SocketAddr>,
     _lock: Lock,
+    pub(super) lookout: Lookout,
     pub(super) membership: Membership,
     /// Held until the name of a new interface is saved.
     pub(super) naming: Option<Lock>,
@@ -71,6 +71,7 @@ impl Work {
             has_new_settings: false,
             _lock: lock,
             key_on_server: None,
+            lookout: Lookout::default(),
             membership,
             naming: None,
             rest,
@@ -195,7 +196,9 @@ impl Work {
 
     /// Configures the interface as `assignment` says.
     pub(super) async fn apply(&mut self, assignment: &Assignment) -> Result<usize, MembershipError> {
-        self.tunnel.apply(&self.membership, assignment, self.rest.addresses()).await
+        self.end_look_out().await;
+        let public = self.public_addresses();
+        self.tunnel.apply(&self.membership, assignment, self.rest.addresses(), &public).await
     }
 
     /// Saves `assignment` as the one in force; a key on its way counts as redeemed.
@@ -242,14 +245,6 @@ impl Work {
 
     pub(super) fn unusable(&self, source: AssignmentError) -> MembershipError {
         MembershipError::Assignment { server: self.membership.server.clone(), source }
-    }
-
-    /// Tells the server after `changes` which port it really became: peers have to hear of it.
-    pub(super) async fn tell_port(&mut self, assignment: &Assignment, changes: usize) -> Result<(), MembershipError> {
-        if changes > 0 && self.tunnel.port() != assignment.listen_port {
-            return self.check_in().await;
-        }
-        Ok(())
     }
 
     /// Redeems a further key while the membership is in use; returns whether it was redeemed here before.
@@ -314,15 +309,17 @@ impl Work {
 
     /// Tells the server that this host is alive and where, and settings that it has not heard of.
     pub async fn check_in(&mut self) -> Result<(), MembershipError> {
+        self.end_look_out().await;
         let have = self.tunnel.observe().await?;
         let port = tunnel::listen_port(&self.membership, have)?;
-        let facts = facts::gather(&[OWN_PREFIX]);
+        let facts = self.facts();
         if self.has_new_settings {
             // Name, MTU and a fixed port are not taken from a check-in.
             self.report(&control::update_host(&self.membership, &facts, port)).await?;
             self.has_new_settings = false;
         }
         self.report(&control::check_in(&self.membership, &facts, port)).await?;
+        self.note_told();
         // A relay that the server could not name before may have a name by now.
         self.name_relays().await;
         Ok(())

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
+    Discovery, Edition, Names,
     broker::{Announced, Login},
     peers::{Sight, is_active, is_fresh},
     refusal::Refusal,
@@ -27,6 +28,7 @@ impl World {
             host: host.clone(),
             nodes: Some(self.nodes_of(id).cloned().collect()),
             peers: Some(peers),
+            endpoint_detection: config.endpoint_detection,
             server_config: config,
             host_network_info: Some(nearby).filter(|nearby| !nearby.is_empty()),
             egress_network_routes: Some(routes),
@@ -187,6 +189,16 @@ pub(super) fn server_config(server: &str, api: &str, traffic_key: &[u8]) -> Serv
         peer_connection_check_interval: "15".to_owned(),
         ..ServerConfig::default()
     }
+}
+
+/// Tells hosts what this server does beside enrolling them.
+pub(super) fn offer(config: &mut ServerConfig, edition: Edition, names: Names, discovery: &Discovery) {
+    let Discovery { nearby, stun_servers } = discovery;
+    config.is_ee = edition == Edition::Pro;
+    config.manage_dns = names == Names::Managed;
+    config.endpoint_detection = *nearby;
+    config.stun = !stun_servers.is_empty();
+    config.stun_servers = stun_servers.join(",");
 }
 
 /// Tells hosts where the broker is.

@@ -140,6 +140,8 @@ pub struct Options {
     pub edition: Edition,
     /// Whether hosts are told the names of others.
     pub names: Names,
+    /// How hosts are to find out where they are.
+    pub discovery: Discovery,
     /// Names a key's networks in the answer to a registration, which the real server does not.
     pub announce_networks: bool,
     /// Keeps every request with its body in memory, see [`Faults::observed`].
@@ -161,9 +163,19 @@ impl Default for Options {
             broker: None,
             edition: Edition::default(),
             names: Names::default(),
+            discovery: Discovery::default(),
             record_requests: true,
         }
     }
+}
+
+/// How hosts are to find out where they and their neighbours are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Discovery {
+    /// Whether peers are to be tried at the addresses of their own networks.
+    pub nearby: bool,
+    /// STUN servers to ask, `host:port`; none tells hosts to ask nobody.
+    pub stun_servers: Vec<String>,
 }
 
 /// Which edition of the real server this one is like.
@@ -225,16 +237,14 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
         broker,
         edition,
         names,
+        discovery,
         record_requests,
     } = options;
     refuse_name(&server_name)?;
-    listener.set_nonblocking(true).map_err(StartError::Listen)?;
-    let addr = listener.local_addr().map_err(StartError::Listen)?;
-    let listener = tokio::net::TcpListener::from_std(listener).map_err(StartError::Listen)?;
+    let (listener, addr) = take(listener).map_err(StartError::Listen)?;
     let api = api.unwrap_or_else(|| reachable(addr).to_string());
     let identity = tls::identity(&tls, host_of(&api))?;
     let master_key = if master_key.is_empty() { secrets::random_value().into() } else { master_key };
-    let node_delay = time::Duration::try_from(node_delay).unwrap_or(time::Duration::MAX);
     let password = secrets::random_value().into();
     let broker = broker.map(|broker| broker::prepare(broker, host_of(&api), &password)).transpose()?;
     let login = broker.as_ref().map(|(_, announced)| announced.login).unwrap_or_default();
@@ -245,12 +255,13 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
         server_name,
         api,
         master_key,
-        node_delay,
+        node_delay: time::Duration::try_from(node_delay).unwrap_or(time::Duration::MAX),
         announce_networks,
         netmaker_compat,
         broker: announced,
         edition,
         names,
+        discovery,
         orders,
         certificates: identity.certificates,
     };
@@ -270,6 +281,13 @@ pub async fn start(listener: TcpListener, options: Options) -> Result<Handle, St
     }
     let task = tokio::spawn(serve::serve(listener, identity.config, router, server.clone(), stopped));
     Ok(Handle { addr, ca_pem: identity.ca_pem, server, stop, task, broker_tasks })
+}
+
+/// Takes a listener over into the current runtime.
+fn take(listener: TcpListener) -> io::Result<(tokio::net::TcpListener, SocketAddr)> {
+    listener.set_nonblocking(true)?;
+    let addr = listener.local_addr()?;
+    Ok((tokio::net::TcpListener::from_std(listener)?, addr))
 }
 
 /// Everything the API has.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::{
-    Edition, Names,
+    Discovery, Edition, Names,
     audit::{Actor, Attempt, AuditFilter, AuditPage},
     broker::{Announced, Link, Repeat},
     clock::Clock,
@@ -84,6 +84,7 @@ pub(super) struct Parts {
     pub(super) broker: Option<Announced>,
     pub(super) edition: Edition,
     pub(super) names: Names,
+    pub(super) discovery: Discovery,
     pub(super) orders: mpsc::UnboundedSender<Order>,
     pub(super) netmaker_compat: bool,
     pub(super) certificates: Certificates,
@@ -102,6 +103,7 @@ impl Server {
             broker,
             edition,
             names,
+            discovery,
             orders,
             certificates,
         } = parts;
@@ -121,8 +123,7 @@ impl Server {
         world.keep();
         let public = gob::encode(PublicKey::from(&StaticSecret::from(traffic_key)).as_bytes(), None);
         let mut config = documents::server_config(&server_name, &api, &public);
-        config.is_ee = edition == Edition::Pro;
-        config.manage_dns = names == Names::Managed;
+        documents::offer(&mut config, edition, names, &discovery);
         if let Some(broker) = &broker {
             documents::announce(&mut config, broker);
         }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     num::{NonZeroU16, NonZeroU32},
 };
 
@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Access, NetworkName, Peer, PublicKey};
+use super::{Access, NetworkName, Peer, PublicKey, StunServer};
 
 /// The host's networks and peers.
 ///
@@ -33,6 +33,10 @@ pub struct Assignment {
     pub mtu: Option<u16>,
     /// The host's name on the server.
     pub name: String,
+    /// Addresses of peers in networks of their own, private ones, where they may be tried; empty unless the server wants
+    /// that.
+    #[serde(default)]
+    pub nearby: BTreeMap<PublicKey, BTreeSet<SocketAddr>>,
     /// The memberships by network.
     pub nodes: BTreeMap<NetworkName, Node>,
     /// The peers over all networks.
@@ -42,6 +46,9 @@ pub struct Assignment {
     /// The metrics of routes to ranges behind peers, where the server sets one.
     #[serde(default)]
     pub route_metrics: BTreeMap<IpNet, NonZeroU32>,
+    /// Who may be asked where this host is seen from outside; empty is nobody.
+    #[serde(default)]
+    pub stun: Vec<StunServer>,
 }
 
 /// This host's membership in one network.

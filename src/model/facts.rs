@@ -2,6 +2,8 @@
 
 use ipnet::IpNet;
 
+use super::Outside;
+
 /// A snapshot of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -23,4 +25,6 @@ pub struct Facts {
     pub os_family: String,
     /// `VERSION_ID` of os-release, as `12`; empty on rolling distributions.
     pub os_version: String,
+    /// Where it is seen from outside, as far as somebody told.
+    pub outside: Outside,
 }

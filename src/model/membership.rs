@@ -7,7 +7,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Assignment, Identity, InterfaceName, NetworkName, Node, Policy, Secret, Server, Token};
+use super::{
+    Assignment, Identity, InterfaceName, NetworkName, Node, Outside, Policy, Secret, Server, StunChoice, Token,
+};
 
 /// A membership on disk.
 ///
@@ -20,6 +22,9 @@ pub struct Membership {
     pub identity: Identity,
     /// The interface of this membership.
     pub interface: InterfaceName,
+    /// Where this host was last seen from outside; see [`Membership::seen`].
+    #[serde(default)]
+    pub outside: Outside,
     /// What the owner of the machine decided.
     pub policy: Policy,
     /// How far it got.
@@ -120,6 +125,14 @@ impl Membership {
         match &mut self.phase {
             Phase::Enrolled(enrolled) => enrolled.redeeming.as_mut(),
             Phase::Pending { redeeming } => Some(redeeming),
+        }
+    }
+
+    /// Where this host is seen from outside; nowhere if the owner wants nobody asked.
+    pub fn seen(&self) -> Outside {
+        match self.policy.stun {
+            Some(StunChoice::Off) => Outside::default(),
+            Some(StunChoice::Servers(_)) | None => self.outside,
         }
     }
 

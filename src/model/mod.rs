@@ -11,12 +11,14 @@ mod interface_name;
 mod key;
 mod membership;
 mod network;
+mod outside;
 mod policy;
 mod routing;
 mod secret;
 mod server;
 mod stage;
 mod status;
+mod stun;
 mod token;
 mod withheld;
 
@@ -31,14 +33,16 @@ pub use interface_name::{InterfaceName, InterfaceNameError};
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use membership::{Enrolled, Membership, Phase, Redeeming, Switch};
 pub use network::{NetworkName, NetworkNameError};
+pub use outside::{Nat, Outside, Seen};
 pub use policy::{Overlap, Overrides, Policy};
 pub use routing::{Family, Neighbour, Route, Rule, Surroundings, Table};
 pub use secret::Secret;
 pub use server::{Server, ServerError};
 pub use stage::Stage;
 pub use status::{
-    AgentStatus, Broken, Class, Contact, Enrolling, ErrorReport, NetworkStatus, NextStep, PeerStatus, PushState,
-    REPORT_VERSION, Report, State, Status, SyncReport,
+    AgentStatus, Broken, Class, Contact, Enrolling, ErrorReport, NetworkStatus, NextStep, PeerStatus, PublicEndpoint,
+    PushState, REPORT_VERSION, Report, State, Status, SyncReport,
 };
+pub use stun::{StunChoice, StunServer, StunServerError};
 pub use token::{Token, TokenError};
 pub use withheld::{NoDefaultRoute, Obstacle, Withheld};

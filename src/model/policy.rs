@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, num::NonZeroU16, path::PathBuf, str::FromStr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::FirewallSetting;
+use super::{FirewallSetting, StunChoice};
 
 /// Local settings of one membership; saved with it, so that nothing has to be said twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Policy {
     pub name: Option<String>,
     /// What becomes of a range that this machine uses already.
     pub overlap: Overlap,
+    /// Who is asked for our public address; `None` takes the servers that the enrollment server names.
+    pub stun: Option<StunChoice>,
 }
 
 /// What becomes of a granted range that overlaps one that this machine uses.
@@ -91,6 +93,9 @@ pub struct Overrides {
     pub name: Option<String>,
     /// See [`Policy::overlap`].
     pub overlap: Option<Overlap>,
+    /// See [`Policy::stun`].
+    #[serde(default)]
+    pub stun: Option<StunChoice>,
 }
 
 impl Overrides {
@@ -107,6 +112,7 @@ impl Overrides {
             mtu,
             name,
             overlap,
+            stun,
         } = self;
         Self {
             accept_default_route: accept_default_route.or(others.accept_default_route),
@@ -118,6 +124,7 @@ impl Overrides {
             mtu: mtu.or(others.mtu),
             name: name.or(others.name),
             overlap: overlap.or(others.overlap),
+            stun: stun.or(others.stun),
         }
     }
 
@@ -133,6 +140,7 @@ impl Overrides {
             mtu,
             name,
             overlap,
+            stun,
         } = self.clone();
         Policy {
             accept_default_route: accept_default_route.unwrap_or(saved.accept_default_route),
@@ -144,6 +152,7 @@ impl Overrides {
             mtu: mtu.or(saved.mtu),
             name: name.or(saved.name),
             overlap: overlap.unwrap_or(saved.overlap),
+            stun: stun.or(saved.stun),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use ipnet::IpNet;
@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Backend, Connection, FirewallStatus, InterfaceName, NetworkName, PublicKey, Relay, RelayChoice};
+use super::{Backend, Connection, FirewallStatus, InterfaceName, Nat, NetworkName, PublicKey, Relay, RelayChoice};
 
 /// Everything about this device's memberships.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -92,6 +92,9 @@ pub struct Status {
     pub networks: BTreeMap<NetworkName, NetworkStatus>,
     /// The peers on the interface.
     pub peers: Vec<PeerStatus>,
+    /// Where others see this host; empty until somebody told, and from an agent that does not know of it.
+    #[serde(default)]
+    pub public_endpoints: Vec<PublicEndpoint>,
     /// This host's WireGuard key.
     #[schemars(with = "String")]
     pub public_key: PublicKey,
@@ -228,6 +231,18 @@ pub struct NetworkStatus {
     pub relay_effective: bool,
     /// Device tags.
     pub tags: BTreeSet<String>,
+}
+
+/// An address of this host as others see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PublicEndpoint {
+    /// The address.
+    #[schemars(with = "String")]
+    pub address: IpAddr,
+    /// Whether something changes it on the way; `None` when the owner of the machine gave it.
+    pub nat: Option<Nat>,
+    /// The UDP port that leads to the interface's; `None` when nobody told, and peers take the interface's own.
+    pub port: Option<u16>,
 }
 
 /// One peer on the interface.

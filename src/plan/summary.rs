@@ -1,11 +1,11 @@
 //! What a membership looks like from outside.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, num::NonZeroU16};
 
 use super::target::SESSION_LIFETIME;
 use crate::model::{
-    Backend, ErrorReport, LinkState, Membership, NetworkStatus, Observation, PeerStats, PeerStatus, Phase, Relay,
-    State, Status, Switch, Withheld,
+    Backend, ErrorReport, LinkState, Membership, NetworkStatus, Observation, PeerStats, PeerStatus, Phase,
+    PublicEndpoint, Relay, State, Status, Switch, Withheld,
 };
 
 /// Summarizes a saved membership and what the host shows of it; `backend` is who carries `have`, `withheld` what of the
@@ -54,12 +54,27 @@ pub fn summarize(
             })
             .collect(),
         peers: have.map(peers).unwrap_or_default(),
+        public_endpoints: public_endpoints(membership, have.and_then(|have| have.device.listen_port)),
         public_key: membership.identity.private_key.public_key(),
         remarks: remarks.map(ToString::to_string).chain(withheld.iter().map(ToString::to_string)).collect(),
         server: membership.server.to_string(),
         since: None,
         state,
     }
+}
+
+/// What the owner gave goes before what was found.
+fn public_endpoints(membership: &Membership, listen_port: Option<NonZeroU16>) -> Vec<PublicEndpoint> {
+    if let Some(endpoint) = membership.policy.endpoint {
+        let port = Some(endpoint.port()).filter(|port| *port != 0);
+        return vec![PublicEndpoint { address: endpoint.ip(), nat: None, port }];
+    }
+    let found = membership.seen().all().map(|seen| PublicEndpoint {
+        address: seen.address.ip(),
+        nat: Some(seen.nat),
+        port: listen_port.and_then(|port| seen.port_of(port)),
+    });
+    found.collect()
 }
 
 /// A relay is in effect while it carries routes and its session lives.

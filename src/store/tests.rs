@@ -1,7 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::model::{Identity, Phase, Policy, Redeeming, Secret};
+use crate::model::{Identity, Outside, Phase, Policy, Redeeming, Secret};
 
 #[test]
 fn reads_back_what_it_saved() {
@@ -113,6 +113,7 @@ fn world() -> (tempfile::TempDir, Store, Membership) {
         identity,
         interface: "enroll0".parse().unwrap(),
         phase: Phase::Pending { redeeming },
+        outside: Outside::default(),
         policy: Policy::default(),
         sent: std::collections::BTreeSet::new(),
         server: "api.example.net:8443".parse().unwrap(),

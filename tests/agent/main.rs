@@ -4,6 +4,7 @@
 mod lab;
 
 mod actions;
+mod endpoint;
 mod firewall;
 mod join;
 mod lasting;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut cases = actions::cases();
+    cases.extend(endpoint::cases());
     cases.extend(firewall::cases());
     cases.extend(join::cases());
     cases.extend(lasting::cases());

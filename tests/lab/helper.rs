@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use ipnet::IpNet;
 use nix::{
     sched::{CloneFlags, unshare},
     sys::signal::{self, Signal},
@@ -69,6 +70,7 @@ impl Helper {
             Request::AddAddress(net) => value(with_netlink(async |handle| {
                 netlink::add_address(handle, "eth0", net.addr(), net.prefix_len()).await
             })?),
+            Request::Attach(net) => value(attach(net)?),
             Request::Connect { to, patience } => value(connect(to, patience)?),
             Request::Configure(uplink) => value(configure(uplink)?),
             Request::DeleteInterface(name) => value(with_netlink(async |handle| netlink::delete(handle, &name).await)?),
@@ -195,6 +197,14 @@ fn configure(uplink: Uplink) -> Result<()> {
         netlink::add_address(handle, "eth0", IpAddr::V6(v6), 126).await?;
         netlink::up(handle, "eth0").await?;
         netlink::add_default_routes(handle, v4_gateway, v6_gateway).await
+    })
+}
+
+fn attach(net: IpNet) -> Result<()> {
+    netlink::trust_addresses("lan0")?;
+    with_netlink(async |handle| {
+        netlink::add_address(handle, "lan0", net.addr(), net.prefix_len()).await?;
+        netlink::up(handle, "lan0").await
     })
 }
 

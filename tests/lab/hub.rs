@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use ipnet::IpNet;
 use rtnetlink::Handle;
 use tokio::runtime::{self, Runtime};
 
@@ -82,6 +83,16 @@ impl Lab {
         })?;
         node.configure()?;
         Ok(node)
+    }
+
+    /// Connects two nodes by a network of their own, `lan0` at both, with these addresses.
+    ///
+    /// # Errors
+    /// If one of them is in such a network already.
+    pub(crate) fn lan(&self, one: (&Node, IpNet), two: (&Node, IpNet)) -> Result<()> {
+        self.runtime.block_on(netlink::add_cable_between(&self.netlink, "lan0", one.0.pid(), two.0.pid()))?;
+        one.0.attach(one.1)?;
+        two.0.attach(two.1)
     }
 
     /// Makes a folder that the hub and all nodes share, in memory, and that ends with the hub.

@@ -35,6 +35,17 @@ pub(super) async fn add_cable(handle: &Handle, name: &str, pid: u32) -> Result<(
     handle.link().add(cable).execute().await.with_context(|| format!("cannot make the veth pair {name}"))
 }
 
+/// Makes a cable between the namespaces of two processes, `name` at both ends.
+pub(super) async fn add_cable_between(handle: &Handle, name: &str, one: u32, two: u32) -> Result<()> {
+    let far_end = LinkUnspec::new_with_name(name).setns_by_pid(two).build();
+    let cable = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .name(name.to_owned())
+        .setns_by_pid(one)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(far_end)))
+        .build();
+    handle.link().add(cable).execute().await.with_context(|| format!("cannot make the veth pair {name}"))
+}
+
 /// Gives an interface an address.
 pub(super) async fn add_address(handle: &Handle, name: &str, address: IpAddr, prefix: u8) -> Result<()> {
     let request = handle.address().add(index(name)?, address, prefix);

@@ -51,6 +51,10 @@ impl Node {
         self.ask(&Request::Configure(self.uplink))
     }
 
+    pub(super) fn attach(&self, address: IpNet) -> Result<()> {
+        self.ask(&Request::Attach(address))
+    }
+
     pub(super) fn number(&self) -> u8 {
         self.number
     }

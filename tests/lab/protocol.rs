@@ -18,6 +18,8 @@ pub(super) type Answer = Result<serde_json::Value, String>;
 pub(super) enum Request {
     /// Gives eth0 a further address; answers nothing.
     AddAddress(IpNet),
+    /// Brings up lan0 with this address; answers nothing.
+    Attach(IpNet),
     /// Brings up lo and eth0 with these addresses; answers nothing.
     Configure(Uplink),
     /// Answers [`Reached`].

@@ -2,6 +2,7 @@
 
 mod access;
 mod error;
+mod nearby;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +13,7 @@ use std::{
 use ipnet::IpNet;
 use uuid::Uuid;
 
-pub use self::error::AssignmentError;
+pub use self::{error::AssignmentError, nearby::stun_servers};
 use super::wire;
 use crate::model::{
     Access, Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PrivateKey, PublicKey, Relay,
@@ -50,6 +51,7 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         listen_port: listen_port(pull.host.listen_port)?,
         mtu: mtu(pull.host.mtu)?,
         name: pull.host.name.chars().filter(|character| !character.is_control()).take(253).collect(),
+        stun: nearby::stun_servers(&pull.server_config),
         ..Assignment::default()
     };
     let mut remarks = BTreeSet::new();
@@ -72,13 +74,20 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         }
     }
     refuse_overlaps(&assignment.nodes)?;
-    let PushedPeers { access, default_gateway, peers, remarks: about_peers, route_metrics } = PushedPeers {
-        default_gateway: pull.default_gateway.0.filter(|_| pull.change_default_gateway),
-        route_metrics: route_metrics(pull.egress_network_routes.as_deref().unwrap_or_default())?,
-        ..peers(pull.peers.as_deref().unwrap_or_default(), pull.fw_update.as_ref(), &own)?
-    };
+    let PushedPeers { access, default_gateway, nearby, peers, remarks: about_peers, route_metrics } = about_peers(
+        &Told {
+            change_default_gateway: pull.change_default_gateway,
+            default_gateway: pull.default_gateway,
+            egress_network_routes: pull.egress_network_routes.as_deref(),
+            endpoint_detection: pull.endpoint_detection,
+            fw_update: pull.fw_update.as_ref(),
+            host_network_info: pull.host_network_info.as_ref(),
+            peers: pull.peers.as_deref(),
+        },
+        &own,
+    )?;
     remarks.extend(about_peers);
-    Ok(Assignment { access, default_gateway, peers, remarks, route_metrics, ..assignment })
+    Ok(Assignment { access, default_gateway, nearby, peers, remarks, route_metrics, ..assignment })
 }
 
 /// The WireGuard key that the server knows this host by.
@@ -93,6 +102,8 @@ pub struct PushedPeers {
     pub access: Access,
     /// See [`Assignment::default_gateway`].
     pub default_gateway: Option<IpAddr>,
+    /// See [`Assignment::nearby`].
+    pub nearby: BTreeMap<PublicKey, BTreeSet<SocketAddr>>,
     /// All of them.
     pub peers: BTreeMap<PublicKey, Peer>,
     /// What was left out, and why.
@@ -108,20 +119,46 @@ pub struct PushedPeers {
 pub fn pushed_peers(update: &wire::HostPeerUpdate, identity: &Identity) -> Result<PushedPeers, AssignmentError> {
     refuse_foreign(update.host.id, identity)?;
     let listed = update.host_peers.as_ref().or(update.peers_compat.as_ref());
+    let told = Told {
+        change_default_gateway: update.change_default_gateway,
+        default_gateway: update.default_gateway,
+        egress_network_routes: update.egress_network_routes.as_deref(),
+        endpoint_detection: update.endpoint_detection_compat,
+        fw_update: update.fw_update.as_ref(),
+        host_network_info: update.host_network_info.as_ref(),
+        peers: listed.map(Vec::as_slice),
+    };
+    about_peers(&told, &own_keys(identity))
+}
+
+/// What pulls and pushes both tell of peers.
+struct Told<'a> {
+    change_default_gateway: bool,
+    default_gateway: wire::GoIp,
+    egress_network_routes: Option<&'a [wire::EgressNetworkRoutes]>,
+    endpoint_detection: bool,
+    fw_update: Option<&'a wire::FwUpdate>,
+    host_network_info: Option<&'a BTreeMap<String, wire::HostNetworkInfo>>,
+    peers: Option<&'a [wire::PeerConfig]>,
+}
+
+fn about_peers(told: &Told<'_>, own: &[PublicKey]) -> Result<PushedPeers, AssignmentError> {
+    let (peers, mut remarks) = peers(told.peers.unwrap_or_default(), own)?;
     Ok(PushedPeers {
-        default_gateway: update.default_gateway.0.filter(|_| update.change_default_gateway),
-        route_metrics: route_metrics(update.egress_network_routes.as_deref().unwrap_or_default())?,
-        ..peers(listed.map_or(&[], Vec::as_slice), update.fw_update.as_ref(), &own_keys(identity))?
+        access: access::access(told.fw_update, &mut remarks)?,
+        default_gateway: told.default_gateway.0.filter(|_| told.change_default_gateway),
+        nearby: nearby::nearby(told.endpoint_detection, told.host_network_info, &peers),
+        peers,
+        remarks,
+        route_metrics: route_metrics(told.egress_network_routes.unwrap_or_default())?,
     })
 }
 
-fn peers(
-    listed: &[wire::PeerConfig],
-    update: Option<&wire::FwUpdate>,
-    own: &[PublicKey],
-) -> Result<PushedPeers, AssignmentError> {
+/// Peers, and what was left out of them.
+type Peers = (BTreeMap<PublicKey, Peer>, BTreeSet<Remark>);
+
+fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<Peers, AssignmentError> {
     let (mut peers, mut remarks) = (BTreeMap::new(), BTreeSet::new());
-    let access = access::access(update, &mut remarks)?;
     for wire in listed.iter().filter(|wire| !wire.remove) {
         let public_key = PublicKey::from(wire.public_key);
         if own.contains(&public_key) {
@@ -132,7 +169,7 @@ fn peers(
         merge(peers.entry(public_key).or_default(), peer);
     }
     refuse_shared_allowed_ips(&peers)?;
-    Ok(PushedPeers { access, peers, remarks, ..PushedPeers::default() })
+    Ok((peers, remarks))
 }
 
 /// Reads the metrics of routes; behind a gateway that translates addresses it is the virtual range that is routed.

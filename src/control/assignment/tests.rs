@@ -136,7 +136,26 @@ fn what_nobody_uses_may_be_anything() {
         pull.host.public_key = identity.private_key.public_key().into();
         assignment(&pull, &identity).unwrap()
     };
-    assert_eq!(known(read(strange)), known(serde_json::from_value(whole).unwrap()));
+    assert_eq!(known(read(strange.clone())), known(serde_json::from_value(whole).unwrap()));
+    strange["host_network_info"] = json!([]);
+    strange["server_config"]["StunServers"] = json!(7);
+    let without = known(read(strange));
+    assert_eq!((without.nearby.len(), without.stun.len(), without.peers.len()), (0, 0, 2));
+}
+
+#[test]
+fn a_push_tells_where_peers_may_be_nearby_as_a_pull_does() {
+    let mut update: wire::HostPeerUpdate = serde_json::from_value(fixture("host-peer-update")).unwrap();
+    let mut identity = someone();
+    identity.host_id = update.host.id;
+
+    let wanted = pushed_peers(&update, &identity).unwrap();
+    update.endpoint_detection_compat = false;
+    let unwanted = pushed_peers(&update, &identity).unwrap();
+
+    let places: BTreeSet<_> = wanted.nearby.values().flatten().copied().collect();
+    assert_eq!(places, BTreeSet::from(["192.168.7.71:51821".parse().unwrap()]));
+    assert!(unwanted.nearby.is_empty() && unwanted.peers == wanted.peers);
 }
 
 #[test]

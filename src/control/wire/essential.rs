@@ -1,8 +1,15 @@
 //! What a host cannot do without in an answer: a server may be newer than this crate, or of another edition, and a
 //! change in a part that nobody here uses must not keep a host out of its networks.
 
-use serde::{Deserialize, de::IgnoredAny};
+use std::collections::BTreeMap;
+
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::Value;
+
+use super::{EgressNetworkRoutes, GoIp, HostNetworkInfo};
 
 /// Counts before anything is decoded: whether a pull has no more nodes and peers than any host can have.
 pub fn is_plausible(body: &[u8]) -> bool {
@@ -22,12 +29,17 @@ pub fn pull(mut document: Value) -> Value {
     if !document.is_object() {
         return document;
     }
-    keep(&mut document, &["fw_update", "host", "nodes", "peers", "server_config"]);
+    keep(&mut document, PULL);
     if let Some(update) = document.get_mut("fw_update") {
         keep(update, FW_UPDATE);
     }
+    spare::<bool>(&mut document, "change_default_gw");
+    spare::<GoIp>(&mut document, "default_gw_ip");
+    spare::<Vec<EgressNetworkRoutes>>(&mut document, "egress_network_routes");
+    spare::<bool>(&mut document, "endpoint_detection");
+    spare::<BTreeMap<String, HostNetworkInfo>>(&mut document, "host_network_info");
     keep(&mut document["host"], HOST);
-    keep(&mut document["server_config"], SERVER_CONFIG);
+    server_config(&mut document["server_config"]);
     for node in document["nodes"].as_array_mut().into_iter().flatten() {
         keep(node, NODE);
     }
@@ -40,8 +52,24 @@ pub fn registration(mut document: Value) -> Value {
         return document;
     }
     keep(&mut document, &["server_config"]);
-    keep(&mut document["server_config"], SERVER_CONFIG);
+    server_config(&mut document["server_config"]);
     document
+}
+
+fn server_config(config: &mut Value) {
+    keep(config, SERVER_CONFIG);
+    spare::<bool>(config, "Stun");
+    spare::<String>(config, "StunServers");
+}
+
+/// Takes away what can be done without, unless it is what it should be.
+fn spare<T: DeserializeOwned>(document: &mut Value, key: &str) {
+    if let Some(fields) = document.as_object_mut()
+        && let Some(value) = fields.remove(key)
+        && Option::<T>::deserialize(&value).is_ok()
+    {
+        fields.insert(key.to_owned(), value);
+    }
 }
 
 /// Takes all fields but `keys` from an object; anything else stays to be refused.
@@ -50,6 +78,19 @@ fn keep(document: &mut Value, keys: &[&str]) {
         fields.retain(|key, _| keys.contains(&key.as_str()));
     }
 }
+
+const PULL: &[&str] = &[
+    "change_default_gw",
+    "default_gw_ip",
+    "egress_network_routes",
+    "endpoint_detection",
+    "fw_update",
+    "host",
+    "host_network_info",
+    "nodes",
+    "peers",
+    "server_config",
+];
 
 const FW_UPDATE: &[&str] = &["acl_rules", "allow_all", "is_egress_gw"];
 
@@ -70,7 +111,7 @@ const NODE: &[&str] = &[
     "tags",
 ];
 
-const SERVER_CONFIG: &[&str] = &["API", "Server", "Version"];
+const SERVER_CONFIG: &[&str] = &["API", "Server", "Stun", "StunServers", "Version"];
 
 /// Networks of one host.
 const MAX_NODES: usize = 1000;

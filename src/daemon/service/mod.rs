@@ -299,7 +299,9 @@ impl Service {
             let (reply, _) = oneshot::channel();
             let command = Command::Adopt(Box::new(self.overrides(server)));
             // A keeper that has ended needs no settings.
-            for message in [Message::Poll(self.settings.poll), Message::Order(errand::Order { command, reply })] {
+            for message in
+                [Message::Poll(self.settings.poll), Message::Order(Box::new(errand::Order { command, reply }))]
+            {
                 drop(inbox.send(message));
             }
         }

@@ -32,6 +32,8 @@ pub struct Session {
     contact: Contact,
     deletion: Deletion,
     failures_here: u32,
+    /// When the interface has to be looked at sooner than regularly.
+    look_by: Option<Instant>,
     observe: Instant,
     rotation: Rotation,
     /// What was asked for meanwhile.
@@ -95,6 +97,8 @@ pub enum Outcome {
     InOrder,
     /// The interface could not be observed or changed.
     Stuck,
+    /// Something is known of this host that the server has to hear of.
+    Untold,
     /// What was pushed cannot be used.
     Unusable,
     /// The server was talked to without success.
@@ -203,6 +207,7 @@ impl Session {
             contact: Contact::new(now, spread, poll),
             deletion: Deletion::default(),
             failures_here: 0,
+            look_by: None,
             observe: now + OBSERVE,
             rotation: Rotation::new(now),
             wishes: Wishes::default(),
@@ -219,7 +224,7 @@ impl Session {
         if self.busy.is_some() {
             return None;
         }
-        let look = Deadline { at: self.observe, why: Why::Look };
+        let look = Deadline { at: self.look_by.map_or(self.observe, |by| by.min(self.observe)), why: Why::Look };
         let rotation = self.rotation.due().filter(|_| self.contact.is_online());
         let rotation = rotation.map(|at| Deadline { at: self.contact.not_before(at), why: Why::Rotation });
         let all = [self.contact.deadline(), look].into_iter().chain(rotation);
@@ -269,6 +274,11 @@ impl Session {
         self.rotation.set_pending(rotating, now);
     }
 
+    /// Has the interface looked at again at `by`, which is after `now`, if not sooner; `None` leaves it to the regular looks.
+    pub fn look_by(&mut self, by: Option<Instant>, now: Instant) {
+        self.look_by = by.filter(|by| *by > now);
+    }
+
     /// Changes the time between pulls while nothing is pushed.
     pub fn set_poll(&mut self, poll: Duration) {
         self.contact.set_poll(poll);
@@ -293,7 +303,8 @@ impl Session {
         if std::mem::take(take_in) {
             return Some(Action::TakeIn);
         }
-        if self.observe <= now {
+        if self.observe <= now || self.look_by.is_some_and(|by| by <= now) {
+            self.look_by = None;
             self.observe = now + OBSERVE;
             return Some(Action::Observe);
         }
@@ -331,7 +342,7 @@ impl Session {
     fn ended(&mut self, outcome: Outcome, now: Instant, random: u8) {
         let ended = self.busy.take();
         let good = match outcome {
-            Outcome::InOrder | Outcome::Synced { .. } => true,
+            Outcome::InOrder | Outcome::Synced { .. } | Outcome::Untold => true,
             Outcome::Failed { .. } | Outcome::Stuck | Outcome::Unusable => false,
         };
         match (ended, good) {
@@ -364,7 +375,7 @@ impl Session {
                 // What failed may have left the interface half done.
                 self.observe = self.observe.min(now + super::backoff(1, random, None));
             }
-            Outcome::Unusable => self.contact.hinted(now, false),
+            Outcome::Untold | Outcome::Unusable => self.contact.hinted(now, false),
             Outcome::Synced { checked_in, recomputed } => {
                 self.failures_here = 0;
                 if self.observe > now {

@@ -179,6 +179,37 @@ fn peers_that_could_not_be_applied_are_pulled() {
 }
 
 #[test]
+fn what_the_server_has_to_hear_leads_to_a_round_when_it_may_be_asked() {
+    let (mut session, now) = online();
+    assert!(session.lend());
+
+    let actions = session.handle(Event::Ended(Outcome::Untold), now, 0);
+
+    assert!(matches!(actions[..], [Action::Round(_)]), "{actions:?}");
+    let failure = Outcome::Failed { trouble: Trouble::Any, retry_after: Some(Duration::from_secs(300)) };
+    session.handle(Event::Ended(failure), now, 0);
+    session.tick(now + Duration::from_secs(3));
+    session.handle(Event::Ended(Outcome::InOrder), now + Duration::from_secs(3), 0);
+    assert!(session.lend());
+    let actions = session.handle(Event::Ended(Outcome::Untold), now + Duration::from_secs(3), 0);
+    assert!(!actions.iter().copied().any(is_talk), "{actions:?}");
+}
+
+#[test]
+fn a_look_that_is_wanted_sooner_comes_sooner_and_one_that_is_late_not_at_once() {
+    let (mut session, now) = online();
+    let sooner = now + Duration::from_secs(7);
+
+    session.look_by(Some(sooner), now);
+
+    assert_eq!(session.deadline().map(|deadline| deadline.at), Some(sooner));
+    assert_eq!(session.tick(sooner), Some(Action::Observe));
+    session.look_by(Some(now), sooner);
+    session.handle(Event::Ended(Outcome::InOrder), sooner, 0);
+    assert!(session.deadline().is_some_and(|deadline| deadline.at > sooner), "{session:?}");
+}
+
+#[test]
 fn a_move_at_boot_does_not_bring_a_fleet_together() {
     let (mut session, start) = begun();
 
@@ -349,7 +380,8 @@ fn step() -> impl Strategy<Value = (Event, Duration, u8)> {
         ])
         .prop_map(Event::Hinted),
         prop::sample::select(vec![gone(), any_failure(), synced(true, true), synced(false, false)]),
-        prop::sample::select(vec![Outcome::InOrder, Outcome::Stuck, Outcome::Unusable]).prop_map(Event::Ended),
+        prop::sample::select(vec![Outcome::InOrder, Outcome::Stuck, Outcome::Untold, Outcome::Unusable])
+            .prop_map(Event::Ended),
     ];
     (event, (0_u64..200_000).prop_map(Duration::from_millis), any::<u8>())
 }
