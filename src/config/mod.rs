@@ -364,7 +364,7 @@ mod tests {
 
         let file = read_file(&path, true).unwrap();
 
-        assert_eq!(settings.len(), 14);
+        assert_eq!(settings.len(), 18);
         assert_eq!(file.flags.port, NonZeroU16::new(51821));
         assert!(file.path_of_key.is_some());
     }
