@@ -18,6 +18,11 @@ impl Config {
     /// In this order: command line (or standard input for `-`), `--key-file` and its variable, [`KEY_VARIABLE`](super::KEY_VARIABLE), the systemd credential
     /// `enroll-agent.key`, `key` and `key_file` of the configuration file.
     pub fn token(&self, flags: &KeyFlags) -> Result<Option<Token>, ConfigError> {
+        let KeyFlags { argument_fd, file, key, variable_fd } = flags;
+        if let Some(fd) = variable_fd.filter(|_| argument_fd.is_some() || file.is_some() || key.is_some()) {
+            // Nobody reads it, and no child shall inherit it.
+            forget_hidden(fd)?;
+        }
         if let Some(fd) = flags.argument_fd {
             return read_hidden(fd).map(Some);
         }
@@ -72,9 +77,12 @@ pub(super) fn refuse_permissive(path: &Path) -> Result<(), ConfigError> {
 /// Reads a hidden key and lets go of it.
 fn read_hidden(fd: i32) -> Result<Token, ConfigError> {
     let text = read_secret(Path::new(&format!("/proc/self/fd/{fd}")))?;
-    nix::unistd::close(fd)
-        .map_err(|error| ConfigError::Read { path: "the hidden key".into(), source: error.into() })?;
+    forget_hidden(fd)?;
     Ok(text.parse()?)
+}
+
+fn forget_hidden(fd: i32) -> Result<(), ConfigError> {
+    nix::unistd::close(fd).map_err(|error| ConfigError::Read { path: "the hidden key".into(), source: error.into() })
 }
 
 pub(super) fn read_secret(path: &Path) -> Result<Zeroizing<String>, ConfigError> {

@@ -20,6 +20,6 @@ pub use assignment::{
 };
 pub use document::{check_in, host, inadmissible_host, update_host};
 pub use failure::{Advice, CertificateProblem, Garbled, Refusal, RestError};
-pub use push::{Access, Push, PushError, Pushed};
+pub use push::{Access, PeerSnapshot, Push, PushError, Pushed, SnapshotAge};
 pub use rest::{Freshness, Registered, Rest};
 pub use trust::{TrustError, client_config};

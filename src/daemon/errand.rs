@@ -6,7 +6,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    control::wire,
+    control::PeerSnapshot,
     ipc::{Answer, Failure},
     membership::{Farewell, Greeting, MembershipError, News, Round, Work, describe},
     model::{NetworkName, Outside, Overrides, Stage, Switch, SyncReport, Token},
@@ -19,7 +19,7 @@ use super::clock;
 #[derive(Debug)]
 pub(super) enum Errand {
     /// What the session wants.
-    Act(Action, Option<Box<wire::HostPeerUpdate>>),
+    Act(Action, Option<Box<PeerSnapshot>>),
     /// What somebody wants.
     Obey(Order),
     /// Take in where this host is seen from outside.
@@ -125,7 +125,7 @@ pub(super) fn carry_out(
     })
 }
 
-async fn act(work: &mut Work, action: Action, pushed: Option<Box<wire::HostPeerUpdate>>) -> Done {
+async fn act(work: &mut Work, action: Action, pushed: Option<Box<PeerSnapshot>>) -> Done {
     match action {
         // Connections are the keeper's.
         Action::Acknowledge | Action::Reconnect => done(Ok(Outcome::InOrder)),
@@ -144,14 +144,14 @@ async fn act(work: &mut Work, action: Action, pushed: Option<Box<wire::HostPeerU
             Done { after: After::SetAside, ..done(Ok(Outcome::InOrder)) }
         }
         Action::TakeIn => match pushed {
-            Some(update) => take_in(work, &update).await,
+            Some(snapshot) => take_in(work, &snapshot).await,
             None => done(Ok(Outcome::InOrder)),
         },
     }
 }
 
-async fn take_in(work: &mut Work, update: &wire::HostPeerUpdate) -> Done {
-    match work.take_in(update).await {
+async fn take_in(work: &mut Work, snapshot: &PeerSnapshot) -> Done {
+    match work.take_in(snapshot).await {
         Ok(round) => Done { sync: report(round), ..done(Ok(Outcome::InOrder)) },
         Err(error @ MembershipError::Assignment { .. }) => {
             tracing::warn!(error = %describe(&error), "pushed peers are not applied");

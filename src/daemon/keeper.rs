@@ -21,7 +21,7 @@ use super::{
     lookout::Lookout,
 };
 use crate::{
-    control::{Pushed, wire},
+    control::{PeerSnapshot, Pushed},
     membership::{MembershipError, Work},
     model::{Contact, InterfaceName, NextStep, PushState, Server, Status, Switch, SyncReport},
     plan::{Action, Deadline, Event, Hint, Outcome, Session, Talk, Why},
@@ -41,7 +41,7 @@ pub(super) struct Keeper {
     /// Whether the server answered last time, and since when, in seconds since 1970.
     online: (bool, u64),
     push: Broker,
-    pushed: Option<Box<wire::HostPeerUpdate>>,
+    pushed: Option<Box<PeerSnapshot>>,
     /// Connections from before a move are not to be used.
     reconnect: bool,
     rhythm: Rhythm,
@@ -223,8 +223,8 @@ impl Keeper {
                 self.tell(Event::Hinted(hint));
             }
             Pushed::Spoiled => self.tell(Event::PeersSpoiled),
-            Pushed::Peers(update) => {
-                self.pushed = Some(update);
+            Pushed::Peers(snapshot) => {
+                self.pushed = Some(snapshot);
                 self.tell(Event::PeersPushed);
             }
         }

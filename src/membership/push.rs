@@ -1,9 +1,10 @@
 //! What the server's broker is good for: where it is, and peers that come from it.
 
-use super::{MembershipError, News, Round, Work, tunnel};
+use super::{MembershipError, News, Round, Work, round::peers_differ, tunnel};
 use crate::{
-    control::{self, Access, Push, PushedPeers, wire},
+    control::{self, Access, PeerSnapshot, Push, PushedPeers, SnapshotAge},
     model::{Assignment, NetworkName},
+    plan::Peers,
 };
 
 impl Work {
@@ -39,7 +40,8 @@ impl Work {
     ///
     /// # Errors
     /// [`MembershipError::Assignment`] if they cannot be used; the interface is as it was then.
-    pub async fn take_in(&mut self, update: &wire::HostPeerUpdate) -> Result<Round, MembershipError> {
+    pub async fn take_in(&mut self, snapshot: &PeerSnapshot) -> Result<Round, MembershipError> {
+        let PeerSnapshot { age, update } = snapshot;
         let before = self.assignment();
         let pushed = control::pushed_peers(update, &self.membership.identity).map_err(|error| self.unusable(error))?;
         if before.nodes.is_empty() {
@@ -49,6 +51,13 @@ impl Work {
         let mut now = Assignment { access, default_gateway, nearby, peers, route_metrics, ..before.clone() };
         now.remarks.retain(|remark| !remark.is_about_peers());
         now.remarks.extend(remarks);
+        if *age == SnapshotAge::Kept && peers_differ(&before, &now) {
+            // Which of both is older, a peer or a rule that was revoked meanwhile, only a computation tells.
+            if self.may_clarify() {
+                return self.round(Peers::Recomputed).await;
+            }
+            return Ok(Round { changes: 0, news: News::Nothing });
+        }
         self.take_over(&before, now).await
     }
 }

@@ -106,7 +106,7 @@ impl Work {
     }
 
     /// Whether it was long ago that cache and pushes disagreed: clarifying that makes the server broadcast.
-    fn may_clarify(&mut self) -> bool {
+    pub(super) fn may_clarify(&mut self) -> bool {
         let now = clock::now();
         let lately = |at: Instant| now.saturating_duration_since(at) < CLARIFY_GAP;
         if self.clarified_at.is_some_and(lately) {
@@ -149,8 +149,8 @@ fn news(before: &Assignment, now: &Assignment) -> News {
 const CLARIFY_GAP: Duration = Duration::from_secs(600);
 
 /// What the server keeps ready for pulls, and pushes when it changes.
-fn peers_differ(before: &Assignment, now: &Assignment) -> bool {
-    before.access != now.access || before.peers != now.peers
+pub(super) fn peers_differ(before: &Assignment, now: &Assignment) -> bool {
+    before.access != now.access || before.default_gateway != now.default_gateway || before.peers != now.peers
 }
 
 fn networks_differ(before: &Assignment, now: &Assignment) -> bool {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use rumqttc::{AsyncClient, Publish, PublishOptions};
 use tokio::sync::mpsc;
 
-use super::{LARGEST, Pushed};
+use super::{LARGEST, PeerSnapshot, Pushed, SnapshotAge};
 use crate::{
     control::{
         seal::{self, PayloadKey, SealError},
@@ -101,7 +101,10 @@ impl Desk {
                 return self.pass(Pushed::Spoiled).await;
             }
             match serde_json::from_slice(&text) {
-                Ok(update) => self.pass(Pushed::Peers(Box::new(update))).await,
+                Ok(update) => {
+                    let age = if publish.retain { SnapshotAge::Kept } else { SnapshotAge::Fresh };
+                    self.pass(Pushed::Peers(Box::new(PeerSnapshot { age, update }))).await;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "pushed peers cannot be read");
                     // A pull is read with more patience.

@@ -37,10 +37,28 @@ pub enum Pushed {
     Disconnected(String),
     /// The server asks for something.
     Hint(Hint),
-    /// All peers, as they are now.
-    Peers(Box<wire::HostPeerUpdate>),
+    /// All peers.
+    Peers(Box<PeerSnapshot>),
     /// Peers that cannot be opened or read, or that were replaced already.
     Spoiled,
+}
+
+/// All peers, as they are now or were when they were last pushed.
+#[derive(Debug)]
+pub struct PeerSnapshot {
+    /// Whether it was just pushed.
+    pub age: SnapshotAge,
+    /// The message.
+    pub update: wire::HostPeerUpdate,
+}
+
+/// Whether a message was just published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotAge {
+    /// Just now.
+    Fresh,
+    /// The broker kept it; there may be a newer state already that the server has not published yet.
+    Kept,
 }
 
 /// A connection to the broker; it ends when this is dropped.
