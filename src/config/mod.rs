@@ -251,7 +251,14 @@ fn shared(given: Flags, saved: Flags, path: &Path) -> Result<Shared, ConfigError
     Ok(Shared {
         backend: given.backend.or(saved.backend),
         interface: given.interface.or(saved.interface),
-        overrides: Overrides { ca_file, endpoint, listen_port, mtu, name: given.name.or(saved.name) },
+        overrides: Overrides {
+            ca_file,
+            dns: given.dns.or(saved.dns),
+            endpoint,
+            listen_port,
+            mtu,
+            name: given.name.or(saved.name),
+        },
         timeout: Duration::from_secs(given.timeout.or(saved.timeout).unwrap_or(120).into()),
     })
 }
@@ -352,7 +359,7 @@ mod tests {
 
         let file = read_file(&path, true).unwrap();
 
-        assert_eq!(settings.len(), 13);
+        assert_eq!(settings.len(), 14);
         assert_eq!(file.flags.port, NonZeroU16::new(51821));
         assert!(file.path_of_key.is_some());
     }

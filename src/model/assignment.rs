@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{NetworkName, Peer, PublicKey};
+use super::{DomainName, Names, NetworkName, Peer, PublicKey};
 
 /// The host's networks and peers.
 ///
@@ -27,6 +27,9 @@ pub struct Assignment {
     pub mtu: Option<u16>,
     /// The host's name on the server.
     pub name: String,
+    /// What the server says about names.
+    #[serde(default)]
+    pub names: Names,
     /// The memberships by network.
     pub nodes: BTreeMap<NetworkName, Node>,
     /// The peers over all networks.
@@ -91,10 +94,18 @@ pub struct Relay {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remark {
+    /// Names in this domain are left to this machine's own resolver: the enrollment server's is among them.
+    DomainOfServer(DomainName),
+    /// This domain is half the internet, and only the owner of a machine may give that away.
+    DomainTooWide(DomainName),
     /// The server has this host forward to ranges behind it, which this agent leaves to others.
     EgressGatewayUnsupported,
     /// A peer's endpoint has port 0; the peer has to initiate.
     EndpointWithoutPort(PublicKey),
+    /// Name servers with no usable address, or for something that is no domain.
+    NameServersUnusable(String),
+    /// Name servers for all names, which only the owner of a machine may accept.
+    NameServersForEverything,
     /// A network gives this host no address, so nothing of it can be used.
     NetworkWithoutAddress(NetworkName),
     /// Our own key was listed as a peer.
@@ -104,12 +115,23 @@ pub enum Remark {
 impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::DomainOfServer(domain) => write!(
+                f,
+                "names in {domain} are not asked where the server says: its own name is among them, and would be lost"
+            ),
+            Self::DomainTooWide(domain) => {
+                write!(f, "names in {domain} are not asked where the server says, unless dns is full")
+            }
             Self::EndpointWithoutPort(key) => {
                 write!(f, "peer {key} has an endpoint without a port; waiting for it to call")
             }
             Self::EgressGatewayUnsupported => {
                 f.write_str("the server uses this host as an egress gateway, which this agent does not support")
             }
+            Self::NameServersForEverything => {
+                f.write_str("the server names name servers for all names; they are not asked, unless dns is full")
+            }
+            Self::NameServersUnusable(scope) => write!(f, "the name servers for {scope:?} cannot be used"),
             Self::NetworkWithoutAddress(network) => write!(f, "network {network} gives this host no address"),
             Self::OwnKeyAmongPeers => f.write_str("the server lists this host's own key as a peer; it was skipped"),
         }
@@ -120,7 +142,12 @@ impl Remark {
     /// Whether it is about a peer, and so comes with the list of them.
     pub fn is_about_peers(&self) -> bool {
         match self {
-            Self::EgressGatewayUnsupported | Self::NetworkWithoutAddress(_) => false,
+            Self::DomainOfServer(_)
+            | Self::DomainTooWide(_)
+            | Self::EgressGatewayUnsupported
+            | Self::NameServersForEverything
+            | Self::NameServersUnusable(_)
+            | Self::NetworkWithoutAddress(_) => false,
             Self::EndpointWithoutPort(_) | Self::OwnKeyAmongPeers => true,
         }
     }

@@ -8,6 +8,7 @@ mod identity;
 mod interface_name;
 mod key;
 mod membership;
+mod names;
 mod network;
 mod policy;
 mod secret;
@@ -24,6 +25,10 @@ pub use identity::{Identity, Mac, TrafficKey};
 pub use interface_name::{InterfaceName, InterfaceNameError};
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use membership::{Enrolled, Membership, Phase, Redeeming, Switch};
+pub use names::{
+    DnsManager, DnsMode, DnsModeError, DnsStatus, DomainName, DomainNameError, DomainUse, HostNames, NameScope, NameServers,
+    Names, lineage,
+};
 pub use network::{NetworkName, NetworkNameError};
 pub use policy::{Overrides, Policy};
 pub use secret::Secret;

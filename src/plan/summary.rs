@@ -27,6 +27,7 @@ pub fn summarize(
     Status {
         backend: backend.filter(|_| have.is_some()),
         contact: None,
+        dns: None,
         host_id: membership.identity.host_id,
         interface: membership.interface.clone(),
         keys: enrolled.map(|enrolled| enrolled.fingerprints.clone()).unwrap_or_default(),
