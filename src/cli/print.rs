@@ -7,13 +7,17 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::daemon::clock;
-use crate::model::{Connection, Contact, Enrolling, NetworkStatus, PeerStatus, PushState, RelayChoice, State, Status};
+use crate::model::{
+    Connection, Contact, DnsMode, DnsStatus, Enrolling, NetworkStatus, PeerStatus, PushState, RelayChoice, State,
+    Status,
+};
 
 /// Renders one membership: what it is, its networks, its peers.
 pub(super) fn status(status: &Status) -> String {
     let Status {
         backend,
         contact,
+        dns,
         host_id,
         interface,
         keys,
@@ -44,6 +48,9 @@ pub(super) fn status(status: &Status) -> String {
     let _ = writeln!(text, "{place}, {}", counted(peers.len(), "peer"));
     if let Some(contact) = contact {
         let _ = writeln!(text, "{}", self::contact(contact));
+    }
+    if let Some(dns) = dns.as_ref().map(names) {
+        let _ = writeln!(text, "{dns}");
     }
     if !networks.is_empty() {
         let _ = writeln!(text, "\n{}", self::networks(std::slice::from_ref(status)));
@@ -124,6 +131,21 @@ fn contact(contact: &Contact) -> String {
         text.push_str("\nnote: the server asks for an update of this agent, which is the package manager's to make");
     }
     text
+}
+
+/// How names are resolved, in words.
+fn names(dns: &DnsStatus) -> String {
+    let DnsStatus { domains, everything, hosts, manager, mode, note } = dns;
+    let domains: Vec<_> = domains.iter().filter(|name| !name.ends_with(".arpa")).map(String::as_str).collect();
+    match (mode, manager, note) {
+        (DnsMode::Off, _, _) => "names: left as they are, since dns is off".to_owned(),
+        (DnsMode::Full | DnsMode::Split, Some(manager), _) => {
+            let others = if *everything { ", and all others" } else { "" };
+            format!("names: {}{others}, by {manager}; {} known", domains.join(", "), counted(*hosts, "host"))
+        }
+        (DnsMode::Full | DnsMode::Split, None, Some(note)) => format!("names: {note}"),
+        (DnsMode::Full | DnsMode::Split, None, None) => "names: none yet".to_owned(),
+    }
 }
 
 /// One line, complete when it is seen: a program may wait for it while this process goes on.

@@ -20,6 +20,8 @@ use super::clock;
 pub(super) enum Errand {
     /// What the session wants.
     Act(Action, Option<Box<wire::HostPeerUpdate>>),
+    /// Take over names in a network that were told to everybody.
+    Names(NetworkName, Vec<wire::DnsEntry>),
     /// What somebody wants.
     Obey(Order),
     /// Put the interface in order from what is saved, before anything else.
@@ -105,6 +107,10 @@ pub(super) fn carry_out(
                 Ok(()) = interrupted => done(Ok(Outcome::InOrder)),
             },
             Errand::Act(action, pushed) => act(&mut work, action, pushed).await,
+            Errand::Names(network, entries) => match work.take_names(&network, &entries).await {
+                Ok(round) => Done { sync: report(round), ..done(Ok(Outcome::InOrder)) },
+                Err(error) => done(Err(error)),
+            },
             Errand::Obey(Order { command, reply }) => {
                 let (done, answer) = obey(&mut work, command).await;
                 Done { answer: Some((reply, answer)), ..done }

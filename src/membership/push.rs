@@ -4,7 +4,7 @@ use super::{MembershipError, News, OWN_PREFIX, Round, Work, tunnel};
 use crate::{
     control::{self, Access, Push, wire},
     facts,
-    model::{Assignment, NetworkName},
+    model::{Assignment, Names, NetworkName},
 };
 
 impl Work {
@@ -46,8 +46,9 @@ impl Work {
         if before.nodes.is_empty() {
             return Ok(Round { changes: 0, news: News::Nothing });
         }
-        let mut now = Assignment { peers: pushed.peers, ..before.clone() };
-        now.remarks.retain(|remark| !remark.is_about_peers());
+        let names = Names { hosts: before.names.hosts.clone(), ..pushed.names };
+        let mut now = Assignment { names, peers: pushed.peers, ..before.clone() };
+        now.remarks.retain(|remark| !remark.comes_with_peers());
         now.remarks.extend(pushed.remarks);
         self.take_over(&before, now).await
     }

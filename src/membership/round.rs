@@ -65,19 +65,23 @@ impl Work {
         if networks_differ(&before, &assignment) && freshness == Freshness::Cached {
             // The server's cached peers are stale after memberships changed (protocol page, "Staleness").
             assignment = self.pull(Freshness::Recomputed).await?;
-        } else if peers == Peers::Pushed && assignment.peers != before.peers && self.may_clarify() {
+        } else if peers == Peers::Pushed && lists_differ(&before, &assignment) && self.may_clarify() {
             // Either the cache is stale or a push was missed; only a computation tells.
             assignment = self.pull(Freshness::Recomputed).await?;
         } else if peers == Peers::Pushed {
             assignment.peers.clone_from(&before.peers);
-            assignment.remarks.retain(|remark| !remark.is_about_peers());
-            assignment.remarks.extend(before.remarks.iter().filter(|remark| remark.is_about_peers()).cloned());
+            assignment.names.clone_from(&before.names);
+            assignment.remarks.retain(|remark| !remark.comes_with_peers());
+            assignment.remarks.extend(before.remarks.iter().filter(|remark| remark.comes_with_peers()).cloned());
         } else if assignment.peers.is_empty() && !before.peers.is_empty() {
             // A server that did not hear of us for an hour forgets our peers (protocol page, "Peer list").
             self.check_in().await?;
             assignment = self.pull(Freshness::Recomputed).await?;
         }
         self.promote_key().await?;
+        if peers != Peers::Pushed {
+            self.learn_names(&before, &mut assignment).await;
+        }
         let round = self.take_over(&before, assignment.clone()).await?;
         self.tell_port(&assignment, round.changes).await?;
         self.confirm_leaving(&assignment).await?;
@@ -128,6 +132,11 @@ fn news(before: &Assignment, now: &Assignment) -> News {
 
 /// How often a disagreement between the server's cache and its pushes is clarified.
 const CLARIFY_GAP: Duration = Duration::from_secs(600);
+
+/// What comes with pushes as well.
+fn lists_differ(before: &Assignment, now: &Assignment) -> bool {
+    before.peers != now.peers || before.names != now.names
+}
 
 fn networks_differ(before: &Assignment, now: &Assignment) -> bool {
     before.nodes != now.nodes || before.leaving != now.leaving

@@ -15,7 +15,7 @@ use crate::{
     store::Lock,
 };
 
-use super::{Greeting, Hands, MembershipError, OWN_PREFIX, Round, Tunnel, glance, join, tunnel};
+use super::{Greeting, Hands, MembershipError, OWN_PREFIX, Round, Tunnel, glance, join, names::Resolution, tunnel};
 
 /// The right and the means to work on one membership.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct Work {
     pub(super) has_new_settings: bool,
     /// The WireGuard key that the last pull named.
     pub(super) key_on_server: Option<PublicKey>,
+    /// Who resolves names for this membership.
+    pub(super) resolution: Resolution,
     pub(super) rest: Rest,
     /// How the server described itself in the last pull.
     pub(super) server_config: Option<wire::ServerConfig>,
@@ -61,6 +63,7 @@ impl Work {
             key_on_server: None,
             membership,
             naming: None,
+            resolution: Resolution::new(),
             rest,
             server_config: None,
             tunnel,
@@ -179,12 +182,14 @@ impl Work {
             control::assignment(&pulled, &self.membership.identity).map_err(|error| self.unusable(error))?;
         self.key_on_server = Some(control::host_key(&pulled));
         self.server_config = Some(pulled.server_config);
-        Ok(self.with_known_relays(assignment))
+        Ok(self.with_known_names(self.with_known_relays(assignment)))
     }
 
     /// Configures the interface as `assignment` says.
     pub(super) async fn apply(&mut self, assignment: &Assignment) -> Result<usize, MembershipError> {
-        self.tunnel.apply(&self.membership, assignment, self.rest.remote()).await
+        let changes = self.tunnel.apply(&self.membership, assignment, self.rest.remote()).await?;
+        self.put_names_in_order(assignment).await;
+        Ok(changes)
     }
 
     /// Saves `assignment` as the one in force; a key on its way counts as redeemed.
@@ -349,7 +354,9 @@ impl Work {
 
     /// Summarizes the membership and what the interface showed when it was last looked at.
     pub fn recent_status(&self) -> Status {
-        plan::summarize(&self.membership, self.tunnel.last(), Some(self.tunnel.backend()), self.error.clone())
+        let status =
+            plan::summarize(&self.membership, self.tunnel.last(), Some(self.tunnel.backend()), self.error.clone());
+        Status { dns: self.dns_status(), ..status }
     }
 
     /// Switches the interface on or off and remembers it.
@@ -366,6 +373,7 @@ impl Work {
 
     /// Removes the interface and gives up the work; the membership stays.
     pub async fn take_down(&mut self) -> Result<(), MembershipError> {
+        self.resolution.end().await;
         self.tunnel.remove().await
     }
 

@@ -139,16 +139,15 @@ impl fmt::Display for Remark {
 }
 
 impl Remark {
-    /// Whether it is about a peer, and so comes with the list of them.
-    pub fn is_about_peers(&self) -> bool {
+    /// Whether it comes with the list of peers, also when that is pushed.
+    pub fn comes_with_peers(&self) -> bool {
         match self {
             Self::DomainOfServer(_)
             | Self::DomainTooWide(_)
             | Self::EgressGatewayUnsupported
             | Self::NameServersForEverything
-            | Self::NameServersUnusable(_)
             | Self::NetworkWithoutAddress(_) => false,
-            Self::EndpointWithoutPort(_) | Self::OwnKeyAmongPeers => true,
+            Self::EndpointWithoutPort(_) | Self::NameServersUnusable(_) | Self::OwnKeyAmongPeers => true,
         }
     }
 }

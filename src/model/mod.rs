@@ -26,8 +26,8 @@ pub use interface_name::{InterfaceName, InterfaceNameError};
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use membership::{Enrolled, Membership, Phase, Redeeming, Switch};
 pub use names::{
-    DnsManager, DnsMode, DnsModeError, DnsStatus, DomainName, DomainNameError, DomainUse, HostNames, NameScope, NameServers,
-    Names, lineage,
+    DnsManager, DnsMode, DnsModeError, DnsStatus, DomainName, DomainNameError, DomainUse, HostNames, NameScope,
+    NameServers, Names, lineage,
 };
 pub use network::{NetworkName, NetworkNameError};
 pub use policy::{Overrides, Policy};

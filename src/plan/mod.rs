@@ -15,7 +15,7 @@ pub use backoff::{MAX_DELAY, backoff};
 pub use diff::{Change, diff};
 pub use gateway::choose_gateway;
 pub use joining::{Joining, Verdict};
-pub use names::{Answers, Found, LinkNames, link_names};
+pub use names::{Answers, Found, LinkNames, link_names, own_names};
 pub use session::{Action, Deadline, Event, Hint, Outcome, Peers, Session, Talk, Trouble, Why};
 pub use spread::spread;
 pub use summary::summarize;

@@ -11,7 +11,8 @@ use std::{
 use ipnet::IpNet;
 
 use crate::model::{
-    Assignment, Connection, DnsMode, DomainName, DomainUse, HostNames, NameScope, NameServers, Remark, lineage,
+    Assignment, Connection, DnsMode, DomainName, DomainUse, HostNames, Membership, NameScope, NameServers, Remark,
+    Server, lineage,
 };
 
 /// What the resolver of this machine should know of a membership.
@@ -95,41 +96,53 @@ impl Answers {
 /// `own` are names that this agent needs to reach its server: they are never resolved through the membership, which may
 /// not work until they are.
 pub fn link_names(assignment: &Assignment, mode: DnsMode, own: &[&str]) -> LinkNames {
-    let mut link = LinkNames::default();
-    if mode == DnsMode::Off {
-        return link;
-    }
-    let names = &assignment.names;
-    let connected = assignment.nodes.iter().filter(|(_, node)| node.connection == Connection::Connected);
-    for (network, node) in connected.clone() {
-        // Without its names, nothing can be said of a network.
-        let (Some(zone), Some(hosts)) = (names.zone(network), names.hosts.get(network)) else { continue };
-        if let Some(remark) = refusal(&zone, DnsMode::Split, own) {
-            link.remarks.insert(remark);
-            continue;
+    let mut link = link_domains(assignment, mode, own);
+    let hosts =
+        assignment.names.hosts.iter().filter(|(network, _)| {
+            assignment.names.zone(network).is_some_and(|zone| link.answers.zones.contains(&zone))
+        });
+    for (name, addresses) in hosts.flat_map(|(_, hosts)| hosts) {
+        for address in addresses {
+            link.answers.pointers.entry(reverse_name(*address)).or_default().insert(name.clone());
         }
-        link.claim(zone, DomainUse::Route);
-        for range in &node.addresses {
-            reverse_zones(range).into_iter().for_each(|zone| link.claim(zone, DomainUse::Route));
-        }
-        for (name, addresses) in hosts {
-            for address in addresses {
-                link.answers.pointers.entry(reverse_name(*address)).or_default().insert(name.clone());
-            }
-            link.answers.hosts.insert(name.clone(), addresses.clone());
-        }
-    }
-    if connected.count() > 0 {
-        names.servers.iter().for_each(|servers| link.follow(servers, mode, own));
-        link.answers.rest = rest(&names.servers, mode);
+        link.answers.hosts.insert(name.clone(), addresses.clone());
     }
     link
 }
 
+/// The same without the hosts.
+pub(super) fn link_domains(assignment: &Assignment, mode: DnsMode, own: &[&str]) -> LinkNames {
+    let mut link = LinkNames::default();
+    let names = &assignment.names;
+    let connected = assignment.nodes.iter().filter(|(_, node)| node.connection == Connection::Connected);
+    if mode == DnsMode::Off || connected.clone().next().is_none() {
+        return link;
+    }
+    // Without its names, nothing can be said of a network.
+    for (network, node) in connected.filter(|(network, _)| names.hosts.contains_key(network)) {
+        let Some(zone) = names.zone(network) else { continue };
+        if let Some(remark) = refusal(&zone, mode, own) {
+            link.remarks.insert(remark);
+            continue;
+        }
+        link.claim(zone);
+        node.addresses.iter().flat_map(reverse_zones).for_each(|zone| link.claim(zone));
+    }
+    names.servers.iter().for_each(|servers| link.follow(servers, mode, own));
+    link.answers.rest = rest(&names.servers, mode);
+    link
+}
+
+/// The names that the agent needs to reach the server of a membership.
+pub fn own_names(membership: &Membership) -> Vec<&str> {
+    let servers = membership.enrolled().map(|enrolled| &enrolled.api).into_iter().chain([&membership.server]);
+    servers.map(Server::host).collect()
+}
+
 impl LinkNames {
-    fn claim(&mut self, zone: DomainName, usage: DomainUse) {
+    fn claim(&mut self, zone: DomainName) {
         self.answers.zones.insert(zone.clone());
-        self.domains.insert(zone, usage);
+        self.domains.insert(zone, DomainUse::Route);
     }
 
     fn follow(&mut self, servers: &NameServers, mode: DnsMode, own: &[&str]) {
@@ -223,7 +236,10 @@ mod tests {
         let link = link_names(&assignment(&[]), DnsMode::Split, &["api.example.net"]);
 
         assert_eq!(domains(&link), ["101.10.in-addr.arpa", "plant-a.nm.internal"]);
-        assert_eq!(link.answers.find("plc-1.plant-a.nm.internal"), Found::Host(&["10.101.0.2".parse().unwrap()].into()));
+        assert_eq!(
+            link.answers.find("plc-1.plant-a.nm.internal"),
+            Found::Host(&["10.101.0.2".parse().unwrap()].into())
+        );
         assert_eq!(
             link.answers.find("2.0.101.10.in-addr.arpa"),
             Found::Pointers(&[domain("plc-1.plant-a.nm.internal")].into())
@@ -372,9 +388,9 @@ mod tests {
             tags: BTreeSet::new(),
         };
         let hosts = HostNames::from([(domain("plc-1.plant-a.nm.internal"), ["10.101.0.2".parse().unwrap()].into())]);
-        let named = named.iter().map(|(name, address)| {
-            servers(NameScope::Domain { name: domain(name), usage: DomainUse::Route }, address)
-        });
+        let named = named
+            .iter()
+            .map(|(name, address)| servers(NameScope::Domain { name: domain(name), usage: DomainUse::Route }, address));
         Assignment {
             names: Names {
                 domain: Some(domain("nm.internal")),

@@ -1,6 +1,9 @@
 //! What a membership looks like from outside.
 
-use super::target::SESSION_LIFETIME;
+use super::{
+    names::{link_domains, own_names},
+    target::SESSION_LIFETIME,
+};
 use crate::model::{
     Backend, ErrorReport, LinkState, Membership, NetworkStatus, Observation, PeerStats, PeerStatus, Phase, Relay,
     State, Status, Switch,
@@ -23,6 +26,8 @@ pub fn summarize(
         (_, Some(_)) if up => State::Up,
         (_, Some(_)) => State::Down,
     };
+    let refused = assignment.map(|assignment| link_domains(assignment, membership.policy.dns, &own_names(membership)));
+    let refused = refused.into_iter().flat_map(|names| names.remarks);
     let nodes = assignment.into_iter().flat_map(|assignment| &assignment.nodes);
     Status {
         backend: backend.filter(|_| have.is_some()),
@@ -50,7 +55,12 @@ pub fn summarize(
             .collect(),
         peers: have.map(peers).unwrap_or_default(),
         public_key: membership.identity.private_key.public_key(),
-        remarks: assignment.into_iter().flat_map(|assignment| &assignment.remarks).map(ToString::to_string).collect(),
+        remarks: assignment
+            .into_iter()
+            .flat_map(|assignment| assignment.remarks.iter().cloned())
+            .chain(refused)
+            .map(|remark| remark.to_string())
+            .collect(),
         server: membership.server.to_string(),
         since: None,
         state,

@@ -1,6 +1,7 @@
 //! From what the server said to what is believed: every value is checked, and the first wrong one is named.
 
 mod error;
+mod names;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,11 +12,14 @@ use std::{
 use ipnet::IpNet;
 use uuid::Uuid;
 
-pub use self::error::AssignmentError;
+pub use self::{
+    error::AssignmentError,
+    names::{peer_names, told_names},
+};
 use super::wire;
 use crate::model::{
-    Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PrivateKey, PublicKey, Relay, RelayChoice,
-    Remark, Server,
+    Assignment, Connection, Identity, Names, NetworkName, Node, Peer, PresharedKey, PrivateKey, PublicKey, Relay,
+    RelayChoice, Remark, Server,
 };
 
 /// What the server says about itself, as far as it is used.
@@ -71,9 +75,9 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         }
     }
     refuse_overlaps(&assignment.nodes)?;
-    let PushedPeers { peers, remarks: about_peers } = peers(pull.peers.as_deref().unwrap_or_default(), &own)?;
-    remarks.extend(about_peers);
-    Ok(Assignment { peers, remarks, ..assignment })
+    let names = names::names(&pull.server_config, pull.dns_nameservers.as_deref(), &mut remarks);
+    let peers = peers(pull.peers.as_deref().unwrap_or_default(), &own, &mut remarks)?;
+    Ok(Assignment { names, peers, remarks, ..assignment })
 }
 
 /// The WireGuard key that the server knows this host by.
@@ -81,9 +85,11 @@ pub fn host_key(pull: &wire::HostPull) -> PublicKey {
     pull.host.public_key.into()
 }
 
-/// A host's peers, without the rest of an assignment.
+/// What is pushed of an assignment: a host's peers, and what goes with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PushedPeers {
+    /// Whom to ask for which names.
+    pub names: Names,
     /// All of them.
     pub peers: BTreeMap<PublicKey, Peer>,
     /// What was left out, and why.
@@ -97,22 +103,29 @@ pub struct PushedPeers {
 pub fn pushed_peers(update: &wire::HostPeerUpdate, identity: &Identity) -> Result<PushedPeers, AssignmentError> {
     refuse_foreign(update.host.id, identity)?;
     let listed = update.host_peers.as_ref().or(update.peers_compat.as_ref());
-    peers(listed.map_or(&[], Vec::as_slice), &own_keys(identity))
+    let mut remarks = BTreeSet::new();
+    let names = names::names(&update.server_config, update.dns_nameservers.as_deref(), &mut remarks);
+    let peers = peers(listed.map_or(&[], Vec::as_slice), &own_keys(identity), &mut remarks)?;
+    Ok(PushedPeers { names, peers, remarks })
 }
 
-fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<PushedPeers, AssignmentError> {
-    let (mut peers, mut remarks) = (BTreeMap::new(), BTreeSet::new());
+fn peers(
+    listed: &[wire::PeerConfig],
+    own: &[PublicKey],
+    remarks: &mut BTreeSet<Remark>,
+) -> Result<BTreeMap<PublicKey, Peer>, AssignmentError> {
+    let mut peers = BTreeMap::new();
     for wire in listed.iter().filter(|wire| !wire.remove) {
         let public_key = PublicKey::from(wire.public_key);
         if own.contains(&public_key) {
             remarks.insert(Remark::OwnKeyAmongPeers);
             continue;
         }
-        let peer = peer(wire, public_key, &mut remarks)?;
+        let peer = peer(wire, public_key, remarks)?;
         merge(peers.entry(public_key).or_default(), peer);
     }
     refuse_shared_allowed_ips(&peers)?;
-    Ok(PushedPeers { peers, remarks })
+    Ok(peers)
 }
 
 /// The key in force, the one that is being announced, and the one before, which a server may fall back to.

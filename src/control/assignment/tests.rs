@@ -157,7 +157,7 @@ fn relays_get_the_names_the_server_knows() {
 const RELAY: &str = "92097b8c-ee97-4a38-835b-a76596d11f90";
 
 /// Checks the recorded pull after `spoil` changed it, as the host it was recorded for.
-fn check(spoil: impl FnOnce(&mut Value)) -> Result<Assignment, AssignmentError> {
+pub(super) fn check(spoil: impl FnOnce(&mut Value)) -> Result<Assignment, AssignmentError> {
     let mut pull: Value = fixture("host-pull");
     let mut identity = someone();
     identity.host_id = pull["host"]["id"].as_str().unwrap().parse().unwrap();
@@ -175,7 +175,7 @@ fn someone() -> Identity {
     identity.unwrap()
 }
 
-fn fixture<T: serde::de::DeserializeOwned>(name: &str) -> T {
+pub(super) fn fixture<T: serde::de::DeserializeOwned>(name: &str) -> T {
     let path = format!("{}/tests/wire-examples/{name}.json", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
