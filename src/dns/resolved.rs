@@ -172,3 +172,190 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often a link that is not known yet is asked for again.
 const TRIES: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::net::UnixStream,
+        sync::{Arc, Mutex},
+    };
+
+    use zbus::{DBusError, fdo, interface};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn sets_a_link_once_and_repairs_it() {
+        let (resolved, machine) = fake().await;
+        let domains = domains(&[("corp.example", DomainUse::Search), ("plant-a.nm.internal", DomainUse::Route)]);
+        let wanted = Wanted { domains: &domains, everything: false, server: SERVER };
+
+        assert!(resolved.apply(LINK_INDEX, &wanted).await.unwrap());
+        let set = machine.lock().unwrap().clone();
+        assert!(!resolved.apply(LINK_INDEX, &wanted).await.unwrap(), "it is as it should be");
+        machine.lock().unwrap().domains.clear();
+        assert!(resolved.apply(LINK_INDEX, &wanted).await.unwrap(), "somebody else did something to it");
+
+        assert_eq!(set.servers, [(2, vec![127, 0, 0, 1], 4053, "enroll-agent".to_owned())]);
+        assert_eq!(set.domains, [("corp.example".to_owned(), false), ("plant-a.nm.internal".to_owned(), true)]);
+        assert_eq!((set.default_route, set.dnssec.as_str(), set.tls.as_str()), (false, "no", "no"));
+        assert_eq!(set.calls.last().map(String::as_str), Some("servers"), "a server without domains is for everything");
+        assert_eq!(machine.lock().unwrap().domains, set.domains);
+    }
+
+    #[tokio::test]
+    async fn everything_is_asked_at_the_link_only_if_wanted() {
+        let (resolved, machine) = fake().await;
+        let domains = domains(&[]);
+
+        resolved.apply(LINK_INDEX, &Wanted { domains: &domains, everything: true, server: SERVER }).await.unwrap();
+
+        assert!(machine.lock().unwrap().default_route);
+    }
+
+    #[tokio::test]
+    async fn takes_back_what_is_ours_and_nothing_else() {
+        let (resolved, machine) = fake().await;
+        let domains = domains(&[("plant-a.nm.internal", DomainUse::Route)]);
+        resolved.apply(LINK_INDEX, &Wanted { domains: &domains, everything: false, server: SERVER }).await.unwrap();
+
+        assert!(resolved.revert(LINK_INDEX).await.unwrap());
+        assert!(machine.lock().unwrap().servers.is_empty());
+        machine.lock().unwrap().servers = vec![(2, vec![10, 0, 0, 1], 53, String::new())];
+        assert!(!resolved.revert(LINK_INDEX).await.unwrap());
+        assert!(!resolved.revert(LINK_INDEX + 1).await.unwrap(), "a link that is gone took everything with it");
+
+        assert_eq!(machine.lock().unwrap().servers.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn says_what_is_missing() {
+        let (resolved, machine) = fake().await;
+        let domains = domains(&[]);
+        let wanted = Wanted { domains: &domains, everything: true, server: SERVER };
+
+        machine.lock().unwrap().denies = true;
+
+        assert!(matches!(resolved.apply(LINK_INDEX, &wanted).await, Err(DnsError::Denied)));
+        assert!(matches!(resolved.apply(LINK_INDEX + 1, &wanted).await, Err(DnsError::NoLink)));
+    }
+
+    #[derive(Clone, Debug, Default)]
+    struct State {
+        calls: Vec<String>,
+        default_route: bool,
+        denies: bool,
+        dnssec: String,
+        domains: Vec<(String, bool)>,
+        servers: Vec<Server>,
+        tls: String,
+    }
+
+    #[derive(Debug, DBusError)]
+    #[zbus(prefix = "org.freedesktop.resolve1")]
+    enum Refusal {
+        #[zbus(error)]
+        Other(zbus::Error),
+        NoSuchLink(String),
+    }
+
+    type Shared = Arc<Mutex<State>>;
+
+    struct FakeManager(Shared);
+
+    impl FakeManager {
+        fn set(&self, call: &str, change: impl FnOnce(&mut State)) -> fdo::Result<()> {
+            let mut state = self.0.lock().unwrap();
+            if state.denies {
+                return Err(fdo::Error::InteractiveAuthorizationRequired("no".to_owned()));
+            }
+            state.calls.push(call.to_owned());
+            change(&mut state);
+            Ok(())
+        }
+    }
+
+    #[interface(name = "org.freedesktop.resolve1.Manager")]
+    impl FakeManager {
+        #[zbus(name = "GetLink")]
+        fn link(&self, index: i32) -> Result<ObjectPath<'static>, Refusal> {
+            let known = (index == LINK_INDEX).then(|| ObjectPath::try_from(LINK_PATH).unwrap());
+            known.ok_or_else(|| Refusal::NoSuchLink("no".to_owned()))
+        }
+
+        #[zbus(name = "SetLinkDNSEx")]
+        fn set_servers(&self, _index: i32, servers: Vec<Server>) -> fdo::Result<()> {
+            self.set("servers", |state| state.servers = servers)
+        }
+
+        #[zbus(name = "SetLinkDNSSEC")]
+        fn set_dnssec(&self, _index: i32, mode: String) -> fdo::Result<()> {
+            self.set("dnssec", |state| state.dnssec = mode)
+        }
+
+        #[zbus(name = "SetLinkDNSOverTLS")]
+        fn set_tls(&self, _index: i32, mode: String) -> fdo::Result<()> {
+            self.set("tls", |state| state.tls = mode)
+        }
+
+        #[zbus(name = "SetLinkDefaultRoute")]
+        fn set_default_route(&self, _index: i32, wanted: bool) -> fdo::Result<()> {
+            self.set("default route", |state| state.default_route = wanted)
+        }
+
+        #[zbus(name = "SetLinkDomains")]
+        fn set_domains(&self, _index: i32, domains: Vec<(String, bool)>) -> fdo::Result<()> {
+            self.set("domains", |state| state.domains = domains)
+        }
+
+        fn revert_link(&self, _index: i32) -> fdo::Result<()> {
+            self.set("revert", |state| *state = State::default())
+        }
+    }
+
+    struct FakeLink(Shared);
+
+    #[interface(name = "org.freedesktop.resolve1.Link")]
+    impl FakeLink {
+        #[zbus(property, name = "DNSEx")]
+        fn servers(&self) -> Vec<Server> {
+            self.0.lock().unwrap().servers.clone()
+        }
+
+        #[zbus(property)]
+        fn default_route(&self) -> bool {
+            self.0.lock().unwrap().default_route
+        }
+
+        #[zbus(property)]
+        fn domains(&self) -> Vec<(String, bool)> {
+            self.0.lock().unwrap().domains.clone()
+        }
+    }
+
+    /// A resolver that talks without a bus between.
+    async fn fake() -> (Resolved, Shared) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let state = Shared::default();
+        let server = Builder::unix_stream(theirs)
+            .server(zbus::Guid::generate())
+            .p2p()
+            .serve_at(PATH, FakeManager(state.clone()))
+            .serve_at(LINK_PATH, FakeLink(state.clone()));
+        let (server, resolved) = tokio::join!(server.build(), Resolved::over(Builder::unix_stream(ours).p2p()));
+        // It serves as long as it is there.
+        tokio::spawn(async move {
+            let _server = server.unwrap();
+            std::future::pending::<()>().await
+        });
+        (resolved.unwrap(), state)
+    }
+
+    fn domains(listed: &[(&str, DomainUse)]) -> BTreeMap<DomainName, DomainUse> {
+        listed.iter().map(|(name, usage)| (name.parse().unwrap(), *usage)).collect()
+    }
+
+    const LINK_INDEX: i32 = 7;
+    const LINK_PATH: &str = "/org/freedesktop/resolve1/link/_37";
+    const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4053);
+}
