@@ -6,8 +6,8 @@
 //!                    └──all other names──► as before└──── anything else ──► refused
 //! ```
 //!
-//! The responder is the only server on the link, because every server on a link is for all of its domains. It listens on
-//! a loopback address of this process: nobody else can ask it, and it ends with us.
+//! The responder is the only server on the link, because every server on a link is for all of its domains. It answers
+//! this machine alone, and ends with this process.
 
 mod manager;
 mod message;
@@ -16,7 +16,12 @@ mod relay;
 mod resolved;
 mod responder;
 
-use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 pub use self::manager::Machine;
 use self::{manager::Manager, resolved::Resolved, responder::Responder};
@@ -111,7 +116,7 @@ impl Dns {
             return Ok(None);
         }
         let manager = self.manager().await?;
-        let server = self.respond(manager.kind()).await?;
+        let server = self.respond(manager.kind(), names.address).await?;
         server.know(&names.answers);
         let wanted =
             Wanted { domains: &names.domains, everything: !names.answers.rest.is_empty(), server: server.address() };
@@ -157,19 +162,26 @@ impl Dns {
         aside(move || machine.manager()).await
     }
 
-    async fn respond(&mut self, manager: DnsManager) -> Result<&Responder, DnsError> {
-        let current = self.responder.take().filter(|(known, _)| *known == manager);
+    async fn respond(&mut self, manager: DnsManager, own: Option<IpAddr>) -> Result<&Responder, DnsError> {
+        let current = self.responder.take().filter(|(known, responder)| match manager {
+            DnsManager::Openresolv => *known == manager && Some(responder.address().ip()) == own,
+            DnsManager::Resolved => *known == manager,
+        });
         let (_, responder) = self.responder.insert(match current {
             Some(current) => current,
-            None => (manager, open(manager).await?),
+            None => (manager, open(manager, own).await?),
         });
         Ok(responder)
     }
 }
 
-async fn open(manager: DnsManager) -> Result<Responder, DnsError> {
+async fn open(manager: DnsManager, own: Option<IpAddr>) -> Result<Responder, DnsError> {
     let opened = match manager {
-        DnsManager::Openresolv => Responder::at_the_usual_port().await,
+        // A loopback address would be asked for everything: openresolv takes it for a local resolver.
+        DnsManager::Openresolv => {
+            let own = own.ok_or_else(|| DnsError::Port(io::ErrorKind::AddrNotAvailable.into()))?;
+            Responder::at_the_usual_port(own).await
+        }
         DnsManager::Resolved => Responder::at_any_port().await,
     };
     opened.map_err(|error| match error.kind() {

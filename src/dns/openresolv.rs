@@ -26,7 +26,9 @@ pub(super) struct Kept {
 impl From<&Wanted<'_>> for Kept {
     fn from(wanted: &Wanted<'_>) -> Self {
         let Wanted { domains, everything, server } = *wanted;
-        let names: Vec<_> = domains.keys().map(DomainName::as_str).collect();
+        // All of them are searched as well: openresolv knows no other domains. So those of addresses are left out.
+        let names = domains.keys().map(DomainName::as_str).filter(|name| !name.ends_with(".arpa"));
+        let names: Vec<_> = names.collect();
         let text = format!("{MARK}\nnameserver {}\nsearch {}\n", server.ip(), names.join(" "));
         Self { is_private: !everything, text }
     }

@@ -1,10 +1,10 @@
 //! A small name server for this machine alone.
 //!
-//! It is bound to a loopback address, answers what it knows, and asks others only for the domains that they are for.
+//! It has ears for this machine alone, answers what it knows, and asks others only for the domains that they are for.
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -46,16 +46,9 @@ impl Responder {
         result
     }
 
-    /// Begins to answer at port 53 of a loopback address that nobody else uses.
-    pub(super) async fn at_the_usual_port() -> io::Result<Self> {
-        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
-        for number in 1..=u8::try_from(ATTEMPTS).unwrap_or(u8::MAX) {
-            match Self::open((Ipv4Addr::new(127, 53, 53, number), NAME_SERVER).into(), NAME_SERVER).await {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
-                other => return other,
-            }
-        }
-        Err(last)
+    /// Begins to answer at the port of name servers, at one of this machine's addresses.
+    pub(super) async fn at_the_usual_port(own: IpAddr) -> io::Result<Self> {
+        Self::open((own, NAME_SERVER).into(), NAME_SERVER).await
     }
 
     /// Begins to answer at `address`, and asks others at `port`.
@@ -65,7 +58,7 @@ impl Responder {
         let socket = UdpSocket::bind(address).await?;
         let (answers, known) = watch::channel(Arc::default());
         let [questions, visitors] = [AT_ONCE; 2].map(|most| Arc::new(Semaphore::new(most)));
-        let desk = Desk { known, port, questions, visitors };
+        let desk = Desk { known, own: address.ip(), port, questions, visitors };
         let tasks = [
             tokio::spawn(desk.clone().answer_packets(Arc::new(socket))),
             tokio::spawn(desk.answer_connections(listener)),
@@ -100,6 +93,8 @@ impl Drop for Responder {
 #[derive(Clone)]
 struct Desk {
     known: watch::Receiver<Arc<Answers>>,
+    /// Where questions come to.
+    own: IpAddr,
     /// Where other servers are asked.
     port: u16,
     /// Questions that wait for others.
@@ -123,6 +118,9 @@ impl Desk {
                     continue;
                 }
             };
+            if !is_near(from.ip(), self.own) {
+                continue;
+            }
             match judge(&buffer[..length], &self.known(), SMALLEST_PORTION) {
                 Verdict::Answer(reply) => send(&socket, &reply, from).await,
                 Verdict::Ask(servers, failure) => {
@@ -145,6 +143,7 @@ impl Desk {
             // Nobody is let in before somebody leaves.
             let Ok(permit) = self.visitors.clone().acquire_owned().await else { return };
             match listener.accept().await {
+                Ok((_, from)) if !is_near(from.ip(), self.own) => {}
                 Ok((stream, _)) => {
                     let desk = self.clone();
                     tokio::spawn(async move {
@@ -182,6 +181,12 @@ impl Desk {
     }
 }
 
+/// Whether somebody on this machine asks, who has the very address that is asked unless that is a loopback one. Nobody
+/// else can have it: a peer is heard only from addresses that are its own.
+fn is_near(from: IpAddr, own: IpAddr) -> bool {
+    from == own || from.is_loopback()
+}
+
 async fn send(socket: &UdpSocket, reply: &[u8], to: SocketAddr) {
     if let Err(error) = socket.send_to(reply, to).await {
         tracing::debug!(%error, "an answer did not get out");
@@ -191,7 +196,7 @@ async fn send(socket: &UdpSocket, reply: &[u8], to: SocketAddr) {
 /// Questions that wait for other servers at the same time, and as many connections.
 const AT_ONCE: usize = 64;
 
-/// Ports, or addresses, that are tried.
+/// Ports that are tried.
 const ATTEMPTS: usize = 16;
 
 /// A connection without a question is closed.
@@ -211,8 +216,6 @@ const SMALLEST_PORTION: usize = 512;
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use simple_dns::{Packet, RCODE, TYPE};
 
     use super::{
@@ -297,6 +300,14 @@ mod tests {
         let reply = asked(&responder, &question(9, "plc-1.plant-a.nm.internal", TYPE::A.into()), Way::Udp).await;
 
         assert_eq!(data(&Packet::parse(&reply).unwrap()), ["10.101.0.2"]);
+    }
+
+    #[test]
+    fn nobody_else_is_answered() {
+        let [own, peer, local] = ["10.101.0.3", "10.101.0.2", "127.0.0.1"].map(|text| text.parse::<IpAddr>().unwrap());
+
+        assert!(is_near(own, own) && is_near(local, local));
+        assert!(!is_near(peer, own) && !is_near(peer, local));
     }
 
     async fn responder(port: u16, answers: &Answers) -> Responder {

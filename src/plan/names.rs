@@ -20,6 +20,8 @@ use crate::model::{
 pub struct LinkNames {
     /// What is answered, and how.
     pub answers: Answers,
+    /// One of this host's own addresses in the networks; `None` if it has none.
+    pub address: Option<IpAddr>,
     /// The domains that are resolved through the membership.
     pub domains: BTreeMap<DomainName, DomainUse>,
     /// What was left out, and why.
@@ -118,6 +120,7 @@ pub(super) fn link_domains(assignment: &Assignment, mode: DnsMode, own: &[&str])
     if mode == DnsMode::Off || connected.clone().next().is_none() {
         return link;
     }
+    link.address = connected.clone().flat_map(|(_, node)| &node.addresses).map(IpNet::addr).next();
     // Without its names, nothing can be said of a network.
     for (network, node) in connected.filter(|(network, _)| names.hosts.contains_key(network)) {
         let Some(zone) = names.zone(network) else { continue };
