@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::daemon::clock;
 use crate::model::{
     Connection, Contact, DnsMode, DnsStatus, Enrolling, NetworkStatus, PeerStatus, PushState, RelayChoice, State,
-    Status,
+    Status, is_reverse,
 };
 
 /// Renders one membership: what it is, its networks, its peers.
@@ -136,7 +136,7 @@ fn contact(contact: &Contact) -> String {
 /// How names are resolved, in words.
 fn names(dns: &DnsStatus) -> String {
     let DnsStatus { domains, everything, hosts, manager, mode, note } = dns;
-    let domains: Vec<_> = domains.iter().filter(|name| !name.ends_with(".arpa")).map(String::as_str).collect();
+    let domains: Vec<_> = domains.iter().filter(|name| !is_reverse(name)).map(String::as_str).collect();
     match (mode, manager, note) {
         (DnsMode::Off, _, _) => "names: left as they are, since dns is off".to_owned(),
         (DnsMode::Full | DnsMode::Split, Some(manager), _) => {

@@ -121,8 +121,12 @@ mod tests {
         }
 
         fn manager(&self) -> Result<Manager, DnsError> {
-            let [resolv_conf, resolvconf, sockets] = ["resolv.conf", "resolvconf", "udp"].map(|name| self.path(name));
-            Machine { resolv_conf, resolvconf: vec![resolvconf], sockets }.manager()
+            let machine = Machine {
+                resolv_conf: self.path("resolv.conf"),
+                resolvconf: vec![self.path("resolvconf")],
+                sockets: self.path("udp"),
+            };
+            machine.manager()
         }
 
         fn path(&self, name: &str) -> PathBuf {

@@ -229,10 +229,7 @@ pub(super) mod tests {
         answers.hosts.insert("many.plant-a.nm.internal".parse().unwrap(), many);
         let question = question(7, "many.plant-a.nm.internal", TYPE::A.into());
 
-        let reply = |room| match judge(&question, &answers, room) {
-            Verdict::Answer(reply) => reply,
-            other => panic!("{other:?}"),
-        };
+        let reply = |room| answer(judge(&question, &answers, room));
 
         assert!(Packet::parse(&reply(512)).unwrap().has_flags(PacketFlag::TRUNCATION));
         assert_eq!(Packet::parse(&reply(65_535)).unwrap().answers.len(), 60);
@@ -265,11 +262,12 @@ pub(super) mod tests {
     }
 
     fn asked(name: &str, kind: QTYPE) -> Vec<u8> {
-        let question = question(7, name, kind);
-        match judge(&question, &answers(), 512) {
-            Verdict::Answer(reply) => reply,
-            other => panic!("{other:?}"),
-        }
+        answer(judge(&question(7, name, kind), &answers(), 512))
+    }
+
+    fn answer(verdict: Verdict) -> Vec<u8> {
+        let Verdict::Answer(reply) = verdict else { panic!("{verdict:?}") };
+        reply
     }
 
     pub(in super::super) fn question(id: u16, name: &str, kind: QTYPE) -> Vec<u8> {
@@ -291,11 +289,16 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn data(packet: &Packet<'_>) -> Vec<String> {
-        let text = |data: &RData<'_>| match data {
-            RData::A(A { address }) => std::net::Ipv4Addr::from(*address).to_string(),
-            RData::AAAA(AAAA { address }) => std::net::Ipv6Addr::from(*address).to_string(),
-            RData::PTR(PTR(name)) => name.to_string(),
-            other => panic!("{other:?}"),
+        let text = |data: &RData<'_>| {
+            if let RData::A(A { address }) = data {
+                std::net::Ipv4Addr::from(*address).to_string()
+            } else if let RData::AAAA(AAAA { address }) = data {
+                std::net::Ipv6Addr::from(*address).to_string()
+            } else if let RData::PTR(PTR(name)) = data {
+                name.to_string()
+            } else {
+                panic!("{data:?}")
+            }
         };
         packet.answers.iter().map(|record| text(&record.rdata)).collect()
     }

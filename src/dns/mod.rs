@@ -184,9 +184,8 @@ async fn open(manager: DnsManager, own: Option<IpAddr>) -> Result<Responder, Dns
         }
         DnsManager::Resolved => Responder::at_any_port().await,
     };
-    opened.map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => DnsError::PortDenied,
-        _ => DnsError::Port(error),
+    opened.map_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied { DnsError::PortDenied } else { DnsError::Port(error) }
     })
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{DnsError, Wanted};
-use crate::model::{DomainName, InterfaceName};
+use crate::model::{DomainName, InterfaceName, is_reverse};
 
 /// Finds out whether the program at `path` is openresolv: others go by the same name.
 pub(super) fn is_openresolv(path: &Path) -> bool {
@@ -27,7 +27,7 @@ impl From<&Wanted<'_>> for Kept {
     fn from(wanted: &Wanted<'_>) -> Self {
         let Wanted { domains, everything, server } = *wanted;
         // All of them are searched as well: openresolv knows no other domains. So those of addresses are left out.
-        let names = domains.keys().map(DomainName::as_str).filter(|name| !name.ends_with(".arpa"));
+        let names = domains.keys().map(DomainName::as_str).filter(|name| !is_reverse(name));
         let names: Vec<_> = names.collect();
         let text = format!("{MARK}\nnameserver {}\nsearch {}\n", server.ip(), names.join(" "));
         Self { is_private: !everything, text }

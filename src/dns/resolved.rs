@@ -137,17 +137,16 @@ fn as_server(address: SocketAddr) -> Server {
 
 fn failed(error: impl Into<zbus::Error>) -> DnsError {
     let error = error.into();
-    let name = match &error {
-        zbus::Error::MethodError(name, ..) => name.as_str(),
-        zbus::Error::FDO(known) => match **known {
-            zbus::fdo::Error::AccessDenied(_)
-            | zbus::fdo::Error::AuthFailed(_)
-            | zbus::fdo::Error::InteractiveAuthorizationRequired(_) => return DnsError::Denied,
-            zbus::fdo::Error::UnknownMethod(_) => return DnsError::Old,
-            _ => return DnsError::Resolved(Box::new(error)),
-        },
-        _ => return DnsError::Resolved(Box::new(error)),
-    };
+    if let zbus::Error::FDO(known) = &error {
+        use zbus::fdo::Error as Known;
+        if let Known::AccessDenied(_) | Known::AuthFailed(_) | Known::InteractiveAuthorizationRequired(_) = **known {
+            return DnsError::Denied;
+        }
+        if let Known::UnknownMethod(_) = **known {
+            return DnsError::Old;
+        }
+    }
+    let name = if let zbus::Error::MethodError(name, ..) = &error { name.as_str() } else { "" };
     match name {
         "org.freedesktop.resolve1.NoSuchLink" => DnsError::NoLink,
         "org.freedesktop.resolve1.LinkBusy" => DnsError::Busy,
@@ -261,12 +260,15 @@ mod tests {
 
     type Shared = Arc<Mutex<State>>;
 
-    struct FakeManager(Shared);
+    struct FakeManager {
+        index: i32,
+        state: Shared,
+    }
 
     impl FakeManager {
-        fn set(&self, call: &str, change: impl FnOnce(&mut State)) -> fdo::Result<()> {
-            let mut state = self.0.lock().unwrap();
-            if state.denies {
+        fn set(&self, index: i32, call: &str, change: impl FnOnce(&mut State)) -> fdo::Result<()> {
+            let mut state = self.state.lock().unwrap();
+            if state.denies || index != self.index {
                 return Err(fdo::Error::InteractiveAuthorizationRequired("no".to_owned()));
             }
             state.calls.push(call.to_owned());
@@ -279,37 +281,37 @@ mod tests {
     impl FakeManager {
         #[zbus(name = "GetLink")]
         fn link(&self, index: i32) -> Result<ObjectPath<'static>, Refusal> {
-            let known = (index == LINK_INDEX).then(|| ObjectPath::try_from(LINK_PATH).unwrap());
+            let known = (index == self.index).then(|| ObjectPath::try_from(LINK_PATH).unwrap());
             known.ok_or_else(|| Refusal::NoSuchLink("no".to_owned()))
         }
 
         #[zbus(name = "SetLinkDNSEx")]
-        fn set_servers(&self, _index: i32, servers: Vec<Server>) -> fdo::Result<()> {
-            self.set("servers", |state| state.servers = servers)
+        fn set_servers(&self, index: i32, servers: Vec<Server>) -> fdo::Result<()> {
+            self.set(index, "servers", |state| state.servers = servers)
         }
 
         #[zbus(name = "SetLinkDNSSEC")]
-        fn set_dnssec(&self, _index: i32, mode: String) -> fdo::Result<()> {
-            self.set("dnssec", |state| state.dnssec = mode)
+        fn set_dnssec(&self, index: i32, mode: String) -> fdo::Result<()> {
+            self.set(index, "dnssec", |state| state.dnssec = mode)
         }
 
         #[zbus(name = "SetLinkDNSOverTLS")]
-        fn set_tls(&self, _index: i32, mode: String) -> fdo::Result<()> {
-            self.set("tls", |state| state.tls = mode)
+        fn set_tls(&self, index: i32, mode: String) -> fdo::Result<()> {
+            self.set(index, "tls", |state| state.tls = mode)
         }
 
         #[zbus(name = "SetLinkDefaultRoute")]
-        fn set_default_route(&self, _index: i32, wanted: bool) -> fdo::Result<()> {
-            self.set("default route", |state| state.default_route = wanted)
+        fn set_default_route(&self, index: i32, wanted: bool) -> fdo::Result<()> {
+            self.set(index, "default route", |state| state.default_route = wanted)
         }
 
         #[zbus(name = "SetLinkDomains")]
-        fn set_domains(&self, _index: i32, domains: Vec<(String, bool)>) -> fdo::Result<()> {
-            self.set("domains", |state| state.domains = domains)
+        fn set_domains(&self, index: i32, domains: Vec<(String, bool)>) -> fdo::Result<()> {
+            self.set(index, "domains", |state| state.domains = domains)
         }
 
-        fn revert_link(&self, _index: i32) -> fdo::Result<()> {
-            self.set("revert", |state| *state = State::default())
+        fn revert_link(&self, index: i32) -> fdo::Result<()> {
+            self.set(index, "revert", |state| *state = State::default())
         }
     }
 
@@ -340,13 +342,13 @@ mod tests {
         let server = Builder::unix_stream(theirs)
             .server(zbus::Guid::generate())
             .p2p()
-            .serve_at(PATH, FakeManager(state.clone()))
+            .serve_at(PATH, FakeManager { index: LINK_INDEX, state: state.clone() })
             .serve_at(LINK_PATH, FakeLink(state.clone()));
         let (server, resolved) = tokio::join!(server.build(), Resolved::over(Builder::unix_stream(ours).p2p()));
         // It serves as long as it is there.
         tokio::spawn(async move {
             let _server = server.unwrap();
-            std::future::pending::<()>().await
+            std::future::pending::<()>().await;
         });
         (resolved.unwrap(), state)
     }

@@ -27,7 +27,7 @@ pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use membership::{Enrolled, Membership, Phase, Redeeming, Switch};
 pub use names::{
     DnsManager, DnsMode, DnsModeError, DnsStatus, DomainName, DomainNameError, DomainUse, HostNames, NameScope,
-    NameServers, Names, lineage,
+    NameServers, Names, is_reverse, lineage,
 };
 pub use network::{NetworkName, NetworkNameError};
 pub use policy::{Overrides, Policy};

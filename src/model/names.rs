@@ -45,6 +45,11 @@ pub fn lineage(name: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(name), |name| name.split_once('.').map(|(_, parent)| parent))
 }
 
+/// Whether a name in lower case is one of those that stand for addresses (RFC 1035 §3.5).
+pub fn is_reverse(name: &str) -> bool {
+    name.rsplit('.').next() == Some("arpa")
+}
+
 impl FromStr for DomainName {
     type Err = DomainNameError;
 
