@@ -5,6 +5,7 @@ mod diff;
 mod gateway;
 mod joining;
 mod names;
+mod reverse;
 mod routes;
 mod session;
 mod spread;
