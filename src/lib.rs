@@ -29,7 +29,7 @@
 //! |---|---|---|---|
 //! | 1 Words | [`model`] | std, serde, ipnet, keys | other modules, I/O, clock, async, logging |
 //! | 2 Mind | [`plan`] | `model` | I/O, clock, randomness, async, logging |
-//! | 3 Hands | [`control`], [`endpoint`], [`facts`], [`firewall`], [`ipc`], [`link`], [`store`] | `model`, the values of `plan` | each other, printing, deciding |
+//! | 3 Hands | [`control`], [`dns`], [`endpoint`], [`facts`], [`firewall`], [`ipc`], [`link`], [`store`] | `model`, the values of `plan` | each other, printing, deciding |
 //! | 4 Will | [`membership`], [`daemon`] | all above; the only place where two hands meet | printing, exiting |
 //! | 5 Face | `main`, [`cli`], [`config`] | layer 4, stdout, exit codes, environment | WireGuard, the server's JSON |
 //!
@@ -40,6 +40,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod dns;
 pub mod endpoint;
 pub mod facts;
 pub mod firewall;

@@ -7,6 +7,7 @@ mod leave;
 mod log;
 mod print;
 mod progress;
+mod release_names;
 mod rotate_keys;
 mod run;
 mod serving;
@@ -60,6 +61,8 @@ enum Command {
     Leave(leave::Leave),
     Networks(tables::Networks),
     Peers(tables::Peers),
+    #[command(hide = true)]
+    ReleaseNames(release_names::ReleaseNames),
     RotateKeys(rotate_keys::RotateKeys),
     Run(run::Run),
     Status(status::StatusCommand),
@@ -77,6 +80,7 @@ impl Command {
             | Self::Leave(_)
             | Self::Networks(_)
             | Self::Peers(_)
+            | Self::ReleaseNames(_)
             | Self::RotateKeys(_)
             | Self::Run(_)
             | Self::Status(_)
@@ -120,6 +124,7 @@ async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Leave(leave) => leave.run(common).await,
         Command::Networks(networks) => networks.run(common).await,
         Command::Peers(peers) => peers.run(common).await,
+        Command::ReleaseNames(release) => release.run(common).await,
         Command::RotateKeys(rotate) => rotate.run(common).await,
         Command::Run(run) => run.run(common).await,
         Command::Status(status) => status.run(common).await,

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::daemon::clock;
 use crate::model::{
-    Connection, Contact, Enrolling, Nat, NetworkStatus, PeerStatus, PublicEndpoint, PushState, RelayChoice, State,
-    Status,
+    Connection, Contact, DnsMode, DnsStatus, Enrolling, Nat, NetworkStatus, PeerStatus, PublicEndpoint, PushState,
+    RelayChoice, State, Status, is_reverse,
 };
 
 /// Renders one membership: what it is, its networks, its peers.
@@ -17,6 +17,7 @@ pub(super) fn status(status: &Status) -> String {
     let Status {
         backend,
         contact,
+        dns,
         firewall,
         host_id,
         interface,
@@ -56,6 +57,9 @@ pub(super) fn status(status: &Status) -> String {
     }
     if let Some(firewall) = firewall {
         let _ = writeln!(text, "firewall: {firewall}");
+    }
+    if let Some(dns) = dns.as_ref().map(names) {
+        let _ = writeln!(text, "{dns}");
     }
     if !networks.is_empty() {
         let _ = writeln!(text, "\n{}", self::networks(std::slice::from_ref(status)));
@@ -147,6 +151,21 @@ fn contact(contact: &Contact) -> String {
         text.push_str("\nnote: the server asks for an update of this agent, which is the package manager's to make");
     }
     text
+}
+
+/// How names are resolved, in words.
+fn names(dns: &DnsStatus) -> String {
+    let DnsStatus { domains, everything, hosts, manager, mode, note } = dns;
+    let domains: Vec<_> = domains.iter().filter(|name| !is_reverse(name)).map(String::as_str).collect();
+    match (mode, manager, note) {
+        (DnsMode::Off, _, _) => "names: left as they are, since dns is off".to_owned(),
+        (DnsMode::Full | DnsMode::Split, Some(manager), _) => {
+            let others = if *everything { ", and all others" } else { "" };
+            format!("names: {}{others}, by {manager}; {} known", domains.join(", "), counted(*hosts, "host"))
+        }
+        (DnsMode::Full | DnsMode::Split, None, Some(note)) => format!("names: {note}"),
+        (DnsMode::Full | DnsMode::Split, None, None) => "names: none yet".to_owned(),
+    }
 }
 
 /// One line, complete when it is seen: a program may wait for it while this process goes on.

@@ -5,7 +5,7 @@ use std::{num::NonZeroU16, path::PathBuf};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::model::{Backend, FirewallSetting, InterfaceName, Overlap, Secret, StunChoice};
+use crate::model::{Backend, DnsMode, FirewallSetting, InterfaceName, Overlap, Secret, StunChoice};
 
 /// Settings that flags, environment and file all know.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
@@ -23,6 +23,10 @@ pub struct Flags {
     /// Trust this PEM certificate authority alone for the enrollment server
     #[arg(long, env = "ENROLL_AGENT_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
+    /// Names that the server may have this machine resolve elsewhere: none, those of hosts and of domains that it names,
+    /// or all [default: split]
+    #[arg(long, env = "ENROLL_AGENT_DNS", value_name = "off|split|full")]
+    pub dns: Option<DnsMode>,
     /// Public address that peers can reach, and its port if another than the listen port
     #[arg(long, env = "ENROLL_AGENT_ENDPOINT", value_name = "IP[:PORT]")]
     pub endpoint: Option<String>,

@@ -256,6 +256,7 @@ fn shared(given: Flags, saved: Flags, path: &Path) -> Result<Shared, ConfigError
             accept_default_route: given.accept_default_route.or(saved.accept_default_route),
             allowed_prefixes: given.allowed_prefixes.or(saved.allowed_prefixes),
             ca_file,
+            dns: given.dns.or(saved.dns),
             endpoint,
             firewall,
             listen_port,
@@ -364,7 +365,7 @@ mod tests {
 
         let file = read_file(&path, true).unwrap();
 
-        assert_eq!(settings.len(), 18);
+        assert_eq!(settings.len(), 19);
         assert_eq!(file.flags.port, NonZeroU16::new(51821));
         assert!(file.path_of_key.is_some());
     }

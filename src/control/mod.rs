@@ -15,8 +15,8 @@ mod trust;
 pub mod wire;
 
 pub use assignment::{
-    AssignmentError, Candidate, PushedPeers, ServerFacts, assignment, candidates, host_key, name_relays, pushed_peers,
-    server_facts, stun_servers,
+    AssignmentError, Candidate, PushedPeers, ServerFacts, assignment, candidates, host_key, name_relays, peer_names,
+    pushed_peers, server_facts, stun_servers, told_names,
 };
 pub use document::{check_in, host, inadmissible_host, update_host};
 pub use failure::{Advice, CertificateProblem, Garbled, Refusal, RestError};

@@ -3,7 +3,10 @@
 use tokio::sync::watch;
 
 use super::clock;
-use crate::model::{AgentStatus, Broken, Enrolling, ErrorReport, REPORT_VERSION, Report, Server, State, Status};
+use crate::{
+    model::{AgentStatus, Broken, Enrolling, ErrorReport, REPORT_VERSION, Report, Server, State, Status},
+    plan::Why,
+};
 
 /// Where everybody writes down how things are.
 #[derive(Clone, Debug)]
@@ -108,5 +111,18 @@ impl Board {
             }
             Some(_) | None => false,
         });
+    }
+}
+
+/// What comes next, for people.
+pub(super) fn words(why: Why) -> &'static str {
+    match why {
+        Why::CheckIn => "regular check-in",
+        Why::Hint => "the server asked for it",
+        Why::Look => "regular look at the interface",
+        Why::Poll => "regular pull, since nothing is pushed",
+        Why::Retry => "another try after a failure",
+        Why::Rotation => "a new WireGuard key",
+        Why::Start => "first contact; hosts that start together do not all come at once",
     }
 }

@@ -6,7 +6,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    control::PeerSnapshot,
+    control::{PeerSnapshot, wire},
     ipc::{Answer, Failure},
     membership::{Farewell, Greeting, MembershipError, News, Round, Work, describe},
     model::{NetworkName, Outside, Overrides, Stage, Switch, SyncReport, Token},
@@ -20,6 +20,8 @@ use super::clock;
 pub(super) enum Errand {
     /// What the session wants.
     Act(Action, Option<Box<PeerSnapshot>>),
+    /// Take over names in a network that were told to everybody.
+    Names(NetworkName, Vec<wire::DnsEntry>),
     /// What somebody wants.
     Obey(Order),
     /// Take in where this host is seen from outside.
@@ -112,6 +114,10 @@ pub(super) fn carry_out(
                 Ok(()) = interrupted => done(Ok(Outcome::InOrder)),
             },
             Errand::Act(action, pushed) => act(&mut work, action, pushed).await,
+            Errand::Names(network, entries) => match work.take_names(&network, &entries).await {
+                Ok(round) => Done { sync: report(round), ..done(Ok(Outcome::InOrder)) },
+                Err(error) => done(Err(error)),
+            },
             Errand::Obey(Order { command, reply }) => {
                 let (done, answer) = obey(&mut work, command).await;
                 Done { answer: Some((reply, answer)), ..done }

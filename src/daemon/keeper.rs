@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    board::Board,
+    board::{Board, words},
     clock,
     errand::{After, Command, Done, Errand, Obeyed, Order, carry_out},
     gateways::Gateways,
@@ -24,7 +24,7 @@ use crate::{
     control::{PeerSnapshot, Pushed},
     membership::{MembershipError, Work},
     model::{Contact, InterfaceName, NextStep, PushState, Server, Status, Switch, SyncReport},
-    plan::{Action, Deadline, Event, Hint, Outcome, Session, Talk, Why},
+    plan::{Action, Deadline, Event, Hint, Outcome, Session, Talk},
 };
 
 /// One membership while it is served.
@@ -91,12 +91,13 @@ pub(super) enum Message {
 impl Keeper {
     /// Takes `work` over; the interface is put in order first, which `started` is told.
     pub(super) fn new(
-        work: Box<Work>,
+        mut work: Box<Work>,
         rhythm: Rhythm,
         board: Board,
         started: oneshot::Sender<()>,
     ) -> (Self, mpsc::UnboundedSender<Message>) {
         let (sender, inbox) = mpsc::unbounded_channel();
+        work.serve_names();
         let keeper = Self {
             board,
             gateways: Gateways::default(),
@@ -221,6 +222,11 @@ impl Keeper {
             Pushed::Hint(hint) => {
                 self.upgrade_requested |= hint == Hint::Upgrade;
                 self.tell(Event::Hinted(hint));
+            }
+            Pushed::Names(network, entries) => {
+                // Only the last ones count.
+                self.waiting.retain(|errand| !matches!(errand, Errand::Names(known, _) if *known == network));
+                self.waiting.push_back(Errand::Names(network, entries));
             }
             Pushed::Spoiled => self.tell(Event::PeersSpoiled),
             Pushed::Peers(snapshot) => {
@@ -399,18 +405,6 @@ async fn until(deadline: Option<Deadline>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn words(why: Why) -> &'static str {
-    match why {
-        Why::CheckIn => "regular check-in",
-        Why::Hint => "the server asked for it",
-        Why::Look => "regular look at the interface",
-        Why::Poll => "regular pull, since nothing is pushed",
-        Why::Retry => "another try after a failure",
-        Why::Rotation => "a new WireGuard key",
-        Why::Start => "first contact; hosts that start together do not all come at once",
     }
 }
 

@@ -1,9 +1,9 @@
 //! What the server's broker is good for: where it is, and peers that come from it.
 
-use super::{MembershipError, News, Round, Work, round::peers_differ, tunnel};
+use super::{MembershipError, News, Round, Work, round::lists_differ, tunnel};
 use crate::{
     control::{self, Access, PeerSnapshot, Push, PushedPeers, SnapshotAge},
-    model::{Assignment, NetworkName},
+    model::{Assignment, Names, NetworkName},
     plan::Peers,
 };
 
@@ -47,11 +47,12 @@ impl Work {
         if before.nodes.is_empty() {
             return Ok(Round { changes: 0, news: News::Nothing });
         }
-        let PushedPeers { access, default_gateway, nearby, peers, remarks, route_metrics } = pushed;
-        let mut now = Assignment { access, default_gateway, nearby, peers, route_metrics, ..before.clone() };
-        now.remarks.retain(|remark| !remark.is_about_peers());
+        let PushedPeers { access, default_gateway, names, nearby, peers, remarks, route_metrics } = pushed;
+        let names = Names { hosts: before.names.hosts.clone(), ..names };
+        let mut now = Assignment { access, default_gateway, names, nearby, peers, route_metrics, ..before.clone() };
+        now.remarks.retain(|remark| !remark.comes_with_peers());
         now.remarks.extend(remarks);
-        if *age == SnapshotAge::Kept && peers_differ(&before, &now) {
+        if *age == SnapshotAge::Kept && lists_differ(&before, &now) {
             // Which of both is older, a peer or a rule that was revoked meanwhile, only a computation tells.
             if self.may_clarify() {
                 return self.round(Peers::Recomputed).await;

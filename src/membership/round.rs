@@ -79,7 +79,7 @@ impl Work {
         if networks_differ(&before, &assignment) && freshness == Freshness::Cached {
             // The server's cached peers are stale after memberships changed (protocol page, "Staleness").
             assignment = self.pull(Freshness::Recomputed).await?;
-        } else if peers == Peers::Pushed && peers_differ(&before, &assignment) && self.may_clarify() {
+        } else if peers == Peers::Pushed && lists_differ(&before, &assignment) && self.may_clarify() {
             // Either the cache is stale or a push was missed; only a computation tells.
             assignment = self.pull(Freshness::Recomputed).await?;
         } else if peers == Peers::Pushed {
@@ -87,15 +87,19 @@ impl Work {
             assignment.access.clone_from(&before.access);
             assignment.peers.clone_from(&before.peers);
             assignment.route_metrics.clone_from(&before.route_metrics);
+            assignment.names.clone_from(&before.names);
             assignment.nearby.clone_from(&before.nearby);
-            assignment.remarks.retain(|remark| !remark.is_about_peers());
-            assignment.remarks.extend(before.remarks.iter().filter(|remark| remark.is_about_peers()).cloned());
+            assignment.remarks.retain(|remark| !remark.comes_with_peers());
+            assignment.remarks.extend(before.remarks.iter().filter(|remark| remark.comes_with_peers()).cloned());
         } else if assignment.peers.is_empty() && !before.peers.is_empty() {
             // A server that did not hear of us for an hour forgets our peers (protocol page, "Peer list").
             self.check_in().await?;
             assignment = self.pull(Freshness::Recomputed).await?;
         }
         self.promote_key().await?;
+        if peers != Peers::Pushed {
+            self.learn_names(&before, &mut assignment).await;
+        }
         let round = self.take_over(&before, assignment.clone()).await?;
         self.tell_port(&assignment, round.changes).await?;
         self.confirm_leaving(&assignment).await?;
@@ -149,8 +153,9 @@ fn news(before: &Assignment, now: &Assignment) -> News {
 const CLARIFY_GAP: Duration = Duration::from_secs(600);
 
 /// What the server keeps ready for pulls, and pushes when it changes.
-pub(super) fn peers_differ(before: &Assignment, now: &Assignment) -> bool {
-    before.access != now.access || before.default_gateway != now.default_gateway || before.peers != now.peers
+pub(super) fn lists_differ(before: &Assignment, now: &Assignment) -> bool {
+    let told = |assignment: &Assignment| (assignment.default_gateway, assignment.names.clone());
+    before.access != now.access || before.peers != now.peers || told(before) != told(now)
 }
 
 fn networks_differ(before: &Assignment, now: &Assignment) -> bool {

@@ -20,7 +20,9 @@ use crate::{
     store::Lock,
 };
 
-use super::{Greeting, Hands, MembershipError, Round, Tunnel, glance, join, outside::Lookout, tunnel};
+use super::{
+    Greeting, Hands, MembershipError, Round, Tunnel, glance, join, names::Resolution, outside::Lookout, tunnel,
+};
 
 /// The right and the means to work on one membership.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Work {
     pub(super) has_new_settings: bool,
     /// The WireGuard key that the last pull named.
     pub(super) key_on_server: Option<PublicKey>,
+    /// Who resolves names for this membership.
+    pub(super) resolution: Resolution,
     pub(super) rest: Rest,
     /// How the server described itself in the last pull.
     pub(super) server_config: Option<wire::ServerConfig>,
@@ -74,6 +78,7 @@ impl Work {
             lookout: Lookout::default(),
             membership,
             naming: None,
+            resolution: Resolution::new(),
             rest,
             server_config: None,
             tunnel,
@@ -191,14 +196,16 @@ impl Work {
             control::assignment(&pulled, &self.membership.identity).map_err(|error| self.unusable(error))?;
         self.key_on_server = Some(control::host_key(&pulled));
         self.server_config = Some(pulled.server_config);
-        Ok(self.with_known_relays(assignment))
+        Ok(self.with_known_names(self.with_known_relays(assignment)))
     }
 
     /// Configures the interface as `assignment` says.
     pub(super) async fn apply(&mut self, assignment: &Assignment) -> Result<usize, MembershipError> {
         self.end_look_out().await;
         let public = self.public_addresses();
-        self.tunnel.apply(&self.membership, assignment, self.rest.addresses(), &public).await
+        let changes = self.tunnel.apply(&self.membership, assignment, self.rest.addresses(), &public).await?;
+        self.put_names_in_order(assignment).await;
+        Ok(changes)
     }
 
     /// Saves `assignment` as the one in force; a key on its way counts as redeemed.
@@ -361,7 +368,7 @@ impl Work {
         let Self { error, membership, tunnel, .. } = self;
         let (last, backend) = (tunnel.last(), Some(tunnel.backend()));
         let status = plan::summarize(membership, last, backend, tunnel.withheld(), error.clone());
-        Status { firewall: tunnel.firewall(), ..status }
+        Status { dns: self.dns_status(), firewall: tunnel.firewall(), ..status }
     }
 
     /// Switches the interface on or off and remembers it.
@@ -378,6 +385,7 @@ impl Work {
 
     /// Removes the interface and gives up the work; the membership stays.
     pub async fn take_down(&mut self) -> Result<(), MembershipError> {
+        self.resolution.end().await;
         self.tunnel.remove().await
     }
 

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Access, NetworkName, Peer, PublicKey, StunServer};
+use super::{Access, DomainName, Names, NetworkName, Peer, PublicKey, StunServer};
 
 /// The host's networks and peers.
 ///
@@ -33,6 +33,9 @@ pub struct Assignment {
     pub mtu: Option<u16>,
     /// The host's name on the server.
     pub name: String,
+    /// What the server says about names.
+    #[serde(default)]
+    pub names: Names,
     /// Addresses of peers in networks of their own, private ones, where they may be tried; empty unless the server wants
     /// that.
     #[serde(default)]
@@ -111,10 +114,18 @@ pub enum Remark {
     AccessRuleUnused(String),
     /// An access rule denies something that this agent cannot tell apart, so it denies everything from its sources.
     AccessRuleWidened(String),
+    /// Names in this domain are left to this machine's own resolver: the enrollment server's is among them.
+    DomainOfServer(DomainName),
+    /// This domain is half the internet, and only the owner of a machine may give that away.
+    DomainTooWide(DomainName),
     /// The server has this host forward to ranges behind it, which this agent leaves to others.
     EgressGatewayUnsupported,
     /// A peer's endpoint has port 0; the peer has to initiate.
     EndpointWithoutPort(PublicKey),
+    /// Name servers with no usable address, or for something that is no domain.
+    NameServersUnusable(String),
+    /// Name servers for all names, which only the owner of a machine may accept.
+    NameServersForEverything,
     /// A network gives this host no address, so nothing of it can be used.
     NetworkWithoutAddress(NetworkName),
     /// Our own key was listed as a peer.
@@ -130,12 +141,23 @@ impl fmt::Display for Remark {
             Self::AccessRuleWidened(id) => {
                 write!(f, "access rule {id} denies by a protocol or ports that this agent does not know; it denies all")
             }
+            Self::DomainOfServer(domain) => write!(
+                f,
+                "names in {domain} are not asked where the server says: its own name is among them, and would be lost"
+            ),
+            Self::DomainTooWide(domain) => {
+                write!(f, "names in {domain} are not asked where the server says, unless dns is full")
+            }
             Self::EndpointWithoutPort(key) => {
                 write!(f, "peer {key} has an endpoint without a port; waiting for it to call")
             }
             Self::EgressGatewayUnsupported => {
                 f.write_str("the server uses this host as an egress gateway, which this agent does not support")
             }
+            Self::NameServersForEverything => {
+                f.write_str("the server names name servers for all names; they are not asked, unless dns is full")
+            }
+            Self::NameServersUnusable(scope) => write!(f, "the name servers for {scope:?} cannot be used"),
             Self::NetworkWithoutAddress(network) => write!(f, "network {network} gives this host no address"),
             Self::OwnKeyAmongPeers => f.write_str("the server lists this host's own key as a peer; it was skipped"),
         }
@@ -143,13 +165,18 @@ impl fmt::Display for Remark {
 }
 
 impl Remark {
-    /// Whether it is about peers or what they may do, and so comes with the list of them.
-    pub fn is_about_peers(&self) -> bool {
+    /// Whether it comes with the list of peers, also when that is pushed.
+    pub fn comes_with_peers(&self) -> bool {
         match self {
-            Self::EgressGatewayUnsupported | Self::NetworkWithoutAddress(_) => false,
+            Self::DomainOfServer(_)
+            | Self::DomainTooWide(_)
+            | Self::EgressGatewayUnsupported
+            | Self::NameServersForEverything
+            | Self::NetworkWithoutAddress(_) => false,
             Self::AccessRuleUnused(_)
             | Self::AccessRuleWidened(_)
             | Self::EndpointWithoutPort(_)
+            | Self::NameServersUnusable(_)
             | Self::OwnKeyAmongPeers => true,
         }
     }

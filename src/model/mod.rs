@@ -10,6 +10,7 @@ mod identity;
 mod interface_name;
 mod key;
 mod membership;
+mod names;
 mod network;
 mod outside;
 mod policy;
@@ -32,6 +33,10 @@ pub use identity::{Identity, Mac, TrafficKey};
 pub use interface_name::{InterfaceName, InterfaceNameError};
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
 pub use membership::{Enrolled, Membership, Phase, Redeeming, Switch};
+pub use names::{
+    DnsManager, DnsMode, DnsModeError, DnsStatus, DomainName, DomainNameError, DomainUse, HostNames, NameScope,
+    NameServers, Names, is_reverse, lineage,
+};
 pub use network::{NetworkName, NetworkNameError};
 pub use outside::{Nat, Outside, Seen};
 pub use policy::{Overlap, Overrides, Policy};

@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, num::NonZeroU16, path::PathBuf, str::FromStr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{FirewallSetting, StunChoice};
+use super::{DnsMode, FirewallSetting, StunChoice};
 
 /// Local settings of one membership; saved with it, so that nothing has to be said twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub struct Policy {
     pub allowed_prefixes: Vec<IpNet>,
     /// PEM certificate authority to trust alone for the server, as an absolute path; `None` trusts the system's.
     pub ca_file: Option<PathBuf>,
+    /// How much of what the server says about names is followed.
+    pub dns: DnsMode,
     /// Our public address as peers reach it, port 0 for the listen port; `None` lets peers learn it from our packets.
     pub endpoint: Option<SocketAddr>,
     /// What to do about the server's access rules; `None` enforces them where this machine can.
@@ -81,6 +83,8 @@ pub struct Overrides {
     pub allowed_prefixes: Option<Vec<IpNet>>,
     /// See [`Policy::ca_file`].
     pub ca_file: Option<PathBuf>,
+    /// See [`Policy::dns`].
+    pub dns: Option<DnsMode>,
     /// See [`Policy::endpoint`].
     pub endpoint: Option<SocketAddr>,
     /// See [`Policy::firewall`].
@@ -106,6 +110,7 @@ impl Overrides {
             accept_default_route,
             allowed_prefixes,
             ca_file,
+            dns,
             endpoint,
             firewall,
             listen_port,
@@ -118,6 +123,7 @@ impl Overrides {
             accept_default_route: accept_default_route.or(others.accept_default_route),
             allowed_prefixes: allowed_prefixes.or(others.allowed_prefixes),
             ca_file: ca_file.or(others.ca_file),
+            dns: dns.or(others.dns),
             endpoint: endpoint.or(others.endpoint),
             firewall: firewall.or(others.firewall),
             listen_port: listen_port.or(others.listen_port),
@@ -134,6 +140,7 @@ impl Overrides {
             accept_default_route,
             allowed_prefixes,
             ca_file,
+            dns,
             endpoint,
             firewall,
             listen_port,
@@ -146,6 +153,7 @@ impl Overrides {
             accept_default_route: accept_default_route.unwrap_or(saved.accept_default_route),
             allowed_prefixes: allowed_prefixes.unwrap_or(saved.allowed_prefixes),
             ca_file: ca_file.or(saved.ca_file),
+            dns: dns.unwrap_or(saved.dns),
             endpoint: endpoint.or(saved.endpoint),
             firewall: firewall.or(saved.firewall),
             listen_port: listen_port.or(saved.listen_port),

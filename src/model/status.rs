@@ -10,7 +10,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Backend, Connection, FirewallStatus, InterfaceName, Nat, NetworkName, PublicKey, Relay, RelayChoice};
+use super::{
+    Backend, Connection, DnsStatus, FirewallStatus, InterfaceName, Nat, NetworkName, PublicKey, Relay, RelayChoice,
+};
 
 /// Everything about this device's memberships.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -71,6 +73,8 @@ pub struct Status {
     pub backend: Option<Backend>,
     /// The conversation with the server; `None` when no agent serves this membership.
     pub contact: Option<Contact>,
+    /// How names of its networks are resolved; `None` when no agent serves this membership, or there are none.
+    pub dns: Option<DnsStatus>,
     /// What became of the server's access rules; `None` while no interface is up, and where this process may not look.
     pub firewall: Option<FirewallStatus>,
     /// This host's id on the server.

@@ -30,9 +30,11 @@ pub(super) struct Obstacles<'a> {
 }
 
 impl<'a> Obstacles<'a> {
-    /// Gathers them; `endpoints` are those of peers, `allowed` is the owner's list, empty for no bounds.
+    /// Gathers them; `own` are addresses that this host has through the server, `endpoints` those of peers, `allowed` is
+    /// the owner's list, empty for no bounds.
     pub(super) fn new(
         surroundings: &Surroundings,
+        own: &BTreeSet<IpAddr>,
         endpoints: impl Iterator<Item = IpAddr>,
         allowed: &'a [IpNet],
     ) -> Self {
@@ -44,7 +46,8 @@ impl<'a> Obstacles<'a> {
         for &ip in servers {
             claim(ip.into(), Obstacle::Server(ip));
         }
-        for &ip in name_servers {
+        // One at an address of ours is this agent.
+        for &ip in name_servers.iter().filter(|ip| !own.contains(ip)) {
             claim(ip.into(), Obstacle::NameServer(ip));
         }
         for Neighbour { interface, net } in links {
@@ -104,7 +107,7 @@ mod tests {
     fn ordinary_networks_behind_a_gateway_are_routed() {
         for net in ["192.168.40.0/24", "10.9.0.0/16", "10.0.0.0/8", "fd00:9::/64", "203.0.113.7/32"] {
             let surroundings = Surroundings::default();
-            let obstacles = Obstacles::new(&surroundings, std::iter::empty(), &[]);
+            let obstacles = Obstacles::new(&surroundings, &BTreeSet::new(), std::iter::empty(), &[]);
 
             assert_eq!(obstacles.to_range(&net.parse().unwrap()), None, "{net}");
         }
@@ -120,7 +123,7 @@ mod tests {
             servers: ["198.51.100.20".parse().unwrap()].into(),
         };
         let endpoint: IpAddr = "2001:db8::20".parse().unwrap();
-        let obstacles = Obstacles::new(&surroundings, [endpoint].into_iter(), &[]);
+        let obstacles = Obstacles::new(&surroundings, &BTreeSet::new(), [endpoint].into_iter(), &[]);
 
         for (net, expected) in [
             ("127.0.0.0/8", "is no range that a tunnel can lead to"),
@@ -147,7 +150,7 @@ mod tests {
     fn the_owner_bounds_what_a_server_may_use() {
         let allowed = ["10.0.0.0/8".parse().unwrap()];
         let surroundings = Surroundings::default();
-        let obstacles = Obstacles::new(&surroundings, std::iter::empty(), &allowed);
+        let obstacles = Obstacles::new(&surroundings, &BTreeSet::new(), std::iter::empty(), &allowed);
 
         assert_eq!(obstacles.to_network(&"10.101.0.0/16".parse().unwrap()), None);
         for outside in ["8.0.0.0/7", "172.16.0.0/12", "fd00::/64"] {
@@ -162,7 +165,7 @@ mod tests {
         ) {
             let neighbours = links.iter().map(|net| Neighbour { interface: "eth0".to_owned(), net: *net }).collect();
             let surroundings = Surroundings { links: neighbours, ..Surroundings::default() };
-            let obstacles = Obstacles::new(&surroundings, std::iter::empty(), &[]);
+            let obstacles = Obstacles::new(&surroundings, &BTreeSet::new(), std::iter::empty(), &[]);
 
             let overlaps = links.iter().any(|net| net.contains(&range) || range.contains(&net.trunc()));
 
@@ -173,7 +176,7 @@ mod tests {
         fn finds_a_peer_exactly_where_a_range_holds_it(ips in prop::collection::vec(any::<u16>(), 0..6), range in prefix()) {
             let endpoints: Vec<IpAddr> = ips.iter().map(|low| ip(*low)).collect();
             let surroundings = Surroundings::default();
-            let obstacles = Obstacles::new(&surroundings, endpoints.iter().copied(), &[]);
+            let obstacles = Obstacles::new(&surroundings, &BTreeSet::new(), endpoints.iter().copied(), &[]);
 
             let holds = endpoints.iter().any(|ip| range.contains(ip));
 

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, num::NonZeroU16};
 
-use super::target::SESSION_LIFETIME;
+use super::{
+    names::{link_domains, own_names},
+    target::SESSION_LIFETIME,
+};
 use crate::model::{
     Backend, ErrorReport, LinkState, Membership, NetworkStatus, Observation, PeerStats, PeerStatus, Phase,
     PublicEndpoint, Relay, State, Status, Switch, Withheld,
@@ -27,11 +30,14 @@ pub fn summarize(
         (_, Some(_)) if up => State::Up,
         (_, Some(_)) => State::Down,
     };
-    let remarks = assignment.into_iter().flat_map(|assignment| &assignment.remarks);
+    let refused = assignment.map(|assignment| link_domains(assignment, membership.policy.dns, &own_names(membership)));
+    let refused = refused.into_iter().flat_map(|names| names.remarks);
+    let remarks = assignment.into_iter().flat_map(|assignment| assignment.remarks.iter().cloned()).chain(refused);
     let nodes = assignment.into_iter().flat_map(|assignment| &assignment.nodes);
     Status {
         backend: backend.filter(|_| have.is_some()),
         contact: None,
+        dns: None,
         firewall: None,
         host_id: membership.identity.host_id,
         interface: membership.interface.clone(),
@@ -56,7 +62,7 @@ pub fn summarize(
         peers: have.map(peers).unwrap_or_default(),
         public_endpoints: public_endpoints(membership, have.and_then(|have| have.device.listen_port)),
         public_key: membership.identity.private_key.public_key(),
-        remarks: remarks.map(ToString::to_string).chain(withheld.iter().map(ToString::to_string)).collect(),
+        remarks: remarks.map(|remark| remark.to_string()).chain(withheld.iter().map(ToString::to_string)).collect(),
         server: membership.server.to_string(),
         since: None,
         state,

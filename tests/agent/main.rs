@@ -9,6 +9,7 @@ mod firewall;
 mod join;
 mod lasting;
 mod leave;
+mod names;
 mod refused;
 mod run;
 mod scenario;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     cases.extend(join::cases());
     cases.extend(lasting::cases());
     cases.extend(leave::cases());
+    cases.extend(names::cases());
     cases.extend(refused::cases());
     cases.extend(run::cases());
     cases.extend(scenario::cases());

@@ -2,6 +2,7 @@
 
 mod access;
 mod error;
+mod names;
 mod nearby;
 
 use std::{
@@ -13,11 +14,15 @@ use std::{
 use ipnet::IpNet;
 use uuid::Uuid;
 
-pub use self::{error::AssignmentError, nearby::stun_servers};
+pub use self::{
+    error::AssignmentError,
+    names::{peer_names, told_names},
+    nearby::stun_servers,
+};
 use super::wire;
 use crate::model::{
-    Access, Assignment, Connection, Identity, NetworkName, Node, Peer, PresharedKey, PrivateKey, PublicKey, Relay,
-    RelayChoice, Remark, Server,
+    Access, Assignment, Connection, Identity, Names, NetworkName, Node, Peer, PresharedKey, PrivateKey, PublicKey,
+    Relay, RelayChoice, Remark, Server,
 };
 
 /// What the server says about itself, as far as it is used.
@@ -74,20 +79,23 @@ pub fn assignment(pull: &wire::HostPull, identity: &Identity) -> Result<Assignme
         }
     }
     refuse_overlaps(&assignment.nodes)?;
-    let PushedPeers { access, default_gateway, nearby, peers, remarks: about_peers, route_metrics } = about_peers(
-        &Told {
-            change_default_gateway: pull.change_default_gateway,
-            default_gateway: pull.default_gateway,
-            egress_network_routes: pull.egress_network_routes.as_deref(),
-            endpoint_detection: pull.endpoint_detection,
-            fw_update: pull.fw_update.as_ref(),
-            host_network_info: pull.host_network_info.as_ref(),
-            peers: pull.peers.as_deref(),
-        },
-        &own,
-    )?;
+    let PushedPeers { access, default_gateway, names, nearby, peers, remarks: about_peers, route_metrics } =
+        about_peers(
+            &Told {
+                change_default_gateway: pull.change_default_gateway,
+                default_gateway: pull.default_gateway,
+                dns_nameservers: pull.dns_nameservers.as_deref(),
+                egress_network_routes: pull.egress_network_routes.as_deref(),
+                endpoint_detection: pull.endpoint_detection,
+                fw_update: pull.fw_update.as_ref(),
+                host_network_info: pull.host_network_info.as_ref(),
+                peers: pull.peers.as_deref(),
+                server_config: &pull.server_config,
+            },
+            &own,
+        )?;
     remarks.extend(about_peers);
-    Ok(Assignment { access, default_gateway, nearby, peers, remarks, route_metrics, ..assignment })
+    Ok(Assignment { access, default_gateway, names, nearby, peers, remarks, route_metrics, ..assignment })
 }
 
 /// The WireGuard key that the server knows this host by.
@@ -102,6 +110,8 @@ pub struct PushedPeers {
     pub access: Access,
     /// See [`Assignment::default_gateway`].
     pub default_gateway: Option<IpAddr>,
+    /// Whom to ask for which names.
+    pub names: Names,
     /// See [`Assignment::nearby`].
     pub nearby: BTreeMap<PublicKey, BTreeSet<SocketAddr>>,
     /// All of them.
@@ -122,11 +132,13 @@ pub fn pushed_peers(update: &wire::HostPeerUpdate, identity: &Identity) -> Resul
     let told = Told {
         change_default_gateway: update.change_default_gateway,
         default_gateway: update.default_gateway,
+        dns_nameservers: update.dns_nameservers.as_deref(),
         egress_network_routes: update.egress_network_routes.as_deref(),
         endpoint_detection: update.endpoint_detection_compat,
         fw_update: update.fw_update.as_ref(),
         host_network_info: update.host_network_info.as_ref(),
         peers: listed.map(Vec::as_slice),
+        server_config: &update.server_config,
     };
     about_peers(&told, &own_keys(identity))
 }
@@ -135,11 +147,13 @@ pub fn pushed_peers(update: &wire::HostPeerUpdate, identity: &Identity) -> Resul
 struct Told<'a> {
     change_default_gateway: bool,
     default_gateway: wire::GoIp,
+    dns_nameservers: Option<&'a [wire::Nameserver]>,
     egress_network_routes: Option<&'a [wire::EgressNetworkRoutes]>,
     endpoint_detection: bool,
     fw_update: Option<&'a wire::FwUpdate>,
     host_network_info: Option<&'a BTreeMap<String, wire::HostNetworkInfo>>,
     peers: Option<&'a [wire::PeerConfig]>,
+    server_config: &'a wire::ServerConfig,
 }
 
 fn about_peers(told: &Told<'_>, own: &[PublicKey]) -> Result<PushedPeers, AssignmentError> {
@@ -147,6 +161,7 @@ fn about_peers(told: &Told<'_>, own: &[PublicKey]) -> Result<PushedPeers, Assign
     Ok(PushedPeers {
         access: access::access(told.fw_update, &mut remarks)?,
         default_gateway: told.default_gateway.0.filter(|_| told.change_default_gateway),
+        names: names::names(told.server_config, told.dns_nameservers, &mut remarks),
         nearby: nearby::nearby(told.endpoint_detection, told.host_network_info, &peers),
         peers,
         remarks,

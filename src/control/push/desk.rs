@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use rumqttc::{AsyncClient, Publish, PublishOptions};
 use tokio::sync::mpsc;
 
-use super::{LARGEST, PeerSnapshot, Pushed, SnapshotAge};
+use super::{LARGEST, NAMES, PeerSnapshot, Pushed, SnapshotAge};
 use crate::{
     control::{
         seal::{self, PayloadKey, SealError},
         wire::HostAction,
     },
-    model::PrivateKey,
+    model::{NetworkName, PrivateKey},
     plan::Hint,
 };
 
@@ -19,6 +19,15 @@ use crate::{
 pub(super) struct Topics {
     pub(super) action: String,
     pub(super) peers: String,
+    /// The server's own name, the last part of every topic.
+    pub(super) server: String,
+}
+
+impl Topics {
+    /// The network whose names come under `topic`.
+    fn network(&self, topic: &str) -> Option<NetworkName> {
+        topic.strip_prefix(NAMES)?.strip_suffix(&self.server)?.strip_suffix('/')?.parse().ok()
+    }
 }
 
 /// The desk.
@@ -83,6 +92,14 @@ impl Desk {
     pub(super) async fn take(&mut self, publish: Publish) {
         let Ok(topic) = std::str::from_utf8(&publish.topic) else { return };
         if publish.payload.is_empty() {
+            return;
+        }
+        if let Some(network) = self.topics.network(topic) {
+            // The only messages that are not sealed (protocol page, "Node update and DNS sync").
+            match serde_json::from_slice(&publish.payload) {
+                Ok(entries) => self.pass(Pushed::Names(network, entries)).await,
+                Err(error) => tracing::warn!(%error, topic, "pushed names cannot be read"),
+            }
             return;
         }
         let text = match self.opener.open(&publish.payload) {

@@ -37,6 +37,8 @@ pub enum Pushed {
     Disconnected(String),
     /// The server asks for something.
     Hint(Hint),
+    /// All names in a network, as they are now.
+    Names(NetworkName, Vec<wire::DnsEntry>),
     /// All peers.
     Peers(Box<PeerSnapshot>),
     /// Peers that cannot be opened or read, or that were replaced already.
@@ -69,6 +71,8 @@ pub struct Push {
     incoming: mpsc::Receiver<Pushed>,
     /// Topics of nodes that are listened to, shared with the task by what is subscribed at each connection.
     nodes: watch::Sender<BTreeSet<String>>,
+    /// The server's own name.
+    server: String,
     task: JoinHandle<()>,
 }
 
@@ -104,6 +108,7 @@ impl Push {
         let topics = Topics {
             action: format!("host/update/{host_id}/{}", access.server_name),
             peers: format!("peers/host/{host_id}/{}", access.server_name),
+            server: access.server_name.clone(),
         };
         let acknowledgement = access.server_key.and_then(|server_key| {
             let host = wire::Host { password: Secret::default(), ..host };
@@ -117,7 +122,8 @@ impl Push {
         });
         let desk = Desk::new(client.clone(), opener, sender, topics);
         let keeper = Keeper { desk, events, nodes: watched };
-        Ok(Self { acknowledgement, client, incoming, nodes, task: tokio::spawn(keeper.run()) })
+        let server = access.server_name.clone();
+        Ok(Self { acknowledgement, client, incoming, nodes, server, task: tokio::spawn(keeper.run()) })
     }
 
     /// The next thing from the broker; may be given up and asked for again.
@@ -141,9 +147,12 @@ impl Push {
         }
     }
 
-    /// Listens to what concerns these nodes, and to no other.
+    /// Listens to what concerns these nodes and their networks, and to no other.
     pub fn follow<'a>(&self, nodes: impl Iterator<Item = (&'a NetworkName, Uuid)>) {
-        let wanted: BTreeSet<_> = nodes.map(|(network, id)| format!("node/update/{network}/{id}")).collect();
+        let topics = nodes.flat_map(|(network, id)| {
+            [format!("node/update/{network}/{id}"), format!("{NAMES}{network}/{}", self.server)]
+        });
+        let wanted: BTreeSet<_> = topics.collect();
         self.nodes.send_if_modified(|known| {
             let changed = *known != wanted;
             *known = wanted;
@@ -232,6 +241,9 @@ impl Keeper {
         *listened = wanted;
     }
 }
+
+/// Beginning of the topics with the names in a network.
+const NAMES: &str = "host/dns/sync/";
 
 /// A broker that lets us in before it puts us out is waited for as if it had failed no more often than this.
 const LET_IN: u32 = 3;

@@ -35,7 +35,7 @@ pub use self::{
     node::{EgressGatewayRequest, EgressRange, InetNodeReq, Node, StaticNode, TagSet},
     peers::{EgressNetworkRoutes, HostNetworkInfo, PeerConfig},
     policy::{Acl, AclTag, Egress, EgressRequest, NameserverDomain, NameserverSetting},
-    pull::{AddressIdentity, EgressDomain, HostPeerUpdate, HostPull, Nameserver},
+    pull::{AddressIdentity, DnsEntry, EgressDomain, HostPeerUpdate, HostPull, Nameserver},
     secret::PresharedWgKey,
     server::{ServerConfig, ServerStatus},
     time::GoTime,

@@ -158,6 +158,20 @@ document! {
 }
 
 document! {
+    /// The addresses of one name, as they are told to everybody in a network.
+    pub struct DnsEntry {
+        /// IPv4 address; empty for none.
+        address: String = "address",
+        /// IPv6 address; empty for none.
+        address6: String = "address6",
+        /// The full name.
+        name: String = "name",
+        /// Name of the network.
+        network: String = "network",
+    }
+}
+
+document! {
     /// Who is behind an overlay address.
     pub struct AddressIdentity {
         /// Id of the node, user, client or route.

@@ -158,6 +158,8 @@ impl Service {
             }
         };
         notify::stopping();
+        // Their interfaces may stay, and nobody will answer there.
+        membership::end_names(&service.board.report()).await;
         ended
     }
 

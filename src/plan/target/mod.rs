@@ -54,8 +54,9 @@ pub fn target(
     surroundings: &Surroundings,
 ) -> Result<Target, Overlaps> {
     let endpoints = assignment.peers.values().filter_map(|peer| peer.endpoint).map(|endpoint| endpoint.ip());
+    let own = assignment.nodes.values().flat_map(|node| node.addresses.iter().map(IpNet::addr)).collect();
     let mut survey = Survey {
-        obstacles: Obstacles::new(surroundings, endpoints, &policy.allowed_prefixes),
+        obstacles: Obstacles::new(surroundings, &own, endpoints, &policy.allowed_prefixes),
         overlap: policy.overlap,
         withheld: BTreeSet::new(),
     };

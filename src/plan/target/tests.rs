@@ -102,6 +102,17 @@ fn a_network_in_use_is_left_out_with_its_peers() {
 }
 
 #[test]
+fn a_name_server_in_the_network_is_in_the_way_unless_it_is_this_host() {
+    for (ip, expected) in [("10.101.0.53", 0), ("10.101.0.3", 1)] {
+        let surroundings = Surroundings { name_servers: vec![ip.parse().unwrap()], ..Surroundings::default() };
+
+        let want = target_of(&assignment(&["10.101.0.2/32"]), &Policy::default(), &surroundings).unwrap().device;
+
+        assert_eq!(want.addresses.len(), expected, "{ip}");
+    }
+}
+
+#[test]
 fn what_is_left_of_a_peer_without_a_network_is_not_configured() {
     let mut assignment = assignment(&["10.101.0.2/32"]);
     let mut node = assignment.nodes.values().next().unwrap().clone();
