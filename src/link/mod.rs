@@ -176,6 +176,14 @@ pub async fn sweep(known: &[InterfaceName]) -> Result<usize, LinkError> {
     netlink.sweep_rules(|mark| wanted.contains(&mark)).await
 }
 
+/// Removes the routing rules of an interface that is gone.
+///
+/// # Errors
+/// [`LinkError::Denied`] and [`LinkError::Failed`] if the kernel does not list or remove them.
+pub async fn clear_rules(interface: &InterfaceName) -> Result<(), LinkError> {
+    Netlink::open()?.remove_rules(interface).await
+}
+
 /// Lists the names of all interfaces in this network namespace.
 pub async fn interface_names() -> Result<BTreeSet<String>, LinkError> {
     Netlink::open()?.names().await

@@ -91,6 +91,12 @@ pub(super) async fn look(membership: &Membership) -> Option<FirewallStatus> {
     }
 }
 
+/// Removes the packet filter of an interface that is gone.
+pub(super) async fn clear(interface: &InterfaceName) -> Result<(), MembershipError> {
+    Firewall::new(interface.clone()).clear().await?;
+    Ok(())
+}
+
 /// Removes packet filters that an agent left behind: those for an interface that does not exist and is not `known`. One
 /// for an interface of somebody else may be another agent's.
 ///

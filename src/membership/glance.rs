@@ -1,12 +1,12 @@
 //! What can be told of a membership without working on it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{MembershipError, Tunnel, fence, tunnel};
+use super::{MembershipError, Tunnel, describe, fence, tunnel};
 use crate::{
     daemon::clock,
     link::{self, LinkError},
-    model::{Backend, Membership, Server, State, Status},
+    model::{Backend, Membership, Report, Server, State, Status},
     plan,
     store::Store,
 };
@@ -50,6 +50,33 @@ pub async fn clear_deleted(store: &Store, server: &Server) -> Result<(), Members
         Err(error) => Err(error),
     }
 }
+
+/// Removes what userspace interfaces leave behind that end with this process: routing rules and packet filters.
+///
+/// What is left all the same is found at the next start.
+pub async fn clear_after(report: &Report) {
+    let ended = report.memberships.iter().filter(|status| status.backend == Some(Backend::Userspace));
+    for Status { interface, .. } in ended {
+        // Not before: what still carries packets is filtered on.
+        for _ in 0..ENDING_LOOKS {
+            match link::interface_names().await {
+                Ok(names) if names.contains(interface.as_str()) => tokio::time::sleep(ENDING_GAP).await,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        let cleared = async {
+            link::clear_rules(interface).await?;
+            fence::clear(interface).await
+        };
+        if let Err(error) = cleared.await {
+            tracing::warn!(%interface, error = %describe(&error), "not everything is gone with the interface");
+        }
+    }
+}
+
+/// Interfaces end a few milliseconds after whoever had them.
+const ENDING_LOOKS: u32 = 50;
+const ENDING_GAP: Duration = Duration::from_millis(10);
 
 /// Removes what a crash left of memberships that are gone: routing rules and packet filters.
 ///

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 pub use error::{MembershipError, describe};
 pub use gateway::GatewaysInUse;
-pub use glance::{clear_deleted, deleted, status, sweep};
+pub use glance::{clear_after, clear_deleted, deleted, status, sweep};
 pub use join::{Greeting, JoinRequest, Joined, join};
 pub use leave::{Farewell, leave};
 pub use names::{end_names, release_names};

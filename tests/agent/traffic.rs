@@ -89,6 +89,10 @@ fn all_traffic_goes_through_a_gateway(lab: &mut Lab) -> Result<()> {
     assert_eq!(client.ping(visitor.v4, 3, DONE)?.replies.len(), 3);
     let service = world.serve(&client, &[])?;
     assert_eq!(client.ping(target, 3, DONE)?.replies.len(), 3, "again");
+    stop(&service)?;
+    same(&client.snapshot()?, &before, "stopped");
+    let service = world.serve(&client, &[])?;
+    assert_eq!(client.ping(target, 3, DONE)?.replies.len(), 3, "and again");
     ended_with(&world.run(&client, &["leave"])?, 0, "");
     same(&client.snapshot()?, &before, "left");
     stop(&service)?;

@@ -159,7 +159,10 @@ impl Service {
         };
         notify::stopping();
         // Their interfaces may stay, and nobody will answer there.
-        membership::end_names(&service.board.report()).await;
+        let report = service.board.report();
+        membership::end_names(&report).await;
+        service.tasks.shutdown().await;
+        membership::clear_after(&report).await;
         ended
     }
 
