@@ -76,7 +76,12 @@ impl Work {
         let before = self.assignment();
         let freshness = if peers == Peers::Recomputed { Freshness::Recomputed } else { Freshness::Cached };
         let mut assignment = self.pull(freshness).await?;
-        if networks_differ(&before, &assignment) && freshness == Freshness::Cached {
+        let elsewhere = match peers {
+            // The peers that go with another relay are pushed to everybody at once: who changes alone is not heard.
+            Peers::Pushed => memberships_differ(&before, &assignment),
+            Peers::Cached | Peers::Recomputed => networks_differ(&before, &assignment),
+        };
+        if elsewhere && freshness == Freshness::Cached {
             // The server's cached peers are stale after memberships changed (protocol page, "Staleness").
             assignment = self.pull(Freshness::Recomputed).await?;
         } else if peers == Peers::Pushed && lists_differ(&before, &assignment) && self.may_clarify() {
@@ -156,6 +161,15 @@ const CLARIFY_GAP: Duration = Duration::from_secs(600);
 pub(super) fn lists_differ(before: &Assignment, now: &Assignment) -> bool {
     let told = |assignment: &Assignment| (assignment.default_gateway, assignment.names.clone());
     before.access != now.access || before.peers != now.peers || told(before) != told(now)
+}
+
+/// Whether networks came or went, or this host has other addresses in them.
+fn memberships_differ(before: &Assignment, now: &Assignment) -> bool {
+    let essence = |assignment: &Assignment| -> Vec<_> {
+        let nodes = assignment.nodes.iter();
+        nodes.map(|(name, node)| (name.clone(), node.id, node.addresses.clone(), node.connection)).collect()
+    };
+    essence(before) != essence(now) || before.leaving != now.leaving
 }
 
 fn networks_differ(before: &Assignment, now: &Assignment) -> bool {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use enroll_agent::mock_server::{Broker, Edition, Fault, Inside, Login, NewKey, Options, Repeat, Scheme, Trouble};
 use serde_json::{Value, json};
 
@@ -21,6 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_rotation_survives_a_kill", a_rotation_survives_a_kill),
         ("a_relay_assigned_later_is_taken", a_relay_assigned_later_is_taken),
         ("the_nearest_gateway_is_chosen_where_the_server_leaves_it", the_nearest_gateway_is_chosen),
+        ("a_relay_takes_over_without_a_gap", a_relay_takes_over),
         ("a_gateway_that_falls_silent_is_left_for_another", a_gateway_that_falls_silent),
         ("networks_come_and_go_by_the_administrator", networks_come_and_go),
         ("what_an_administrator_edits_is_taken_over", what_an_administrator_edits),
@@ -316,3 +317,35 @@ fn a_broker_that_flaps(lab: &mut Lab) -> Result<()> {
 
 /// Each takes up to eight seconds.
 const FLAPS: usize = 10;
+
+fn a_relay_takes_over(lab: &mut Lab) -> Result<()> {
+    let [relay, client, peer] = [lab.node("relay")?, lab.node("client")?, lab.node("peer")?];
+    let world = with_broker(lab, Scheme::Mqtt)?;
+    let key = world.key("team", &["office"], 3)?;
+    let mut services = Vec::new();
+    for node in [&relay, &client, &peer] {
+        services.push(world.enrolled(node, &key)?);
+        wait_pushed(&world, node)?;
+    }
+    let gateway = node_id(&membership(&world, &relay)?)?;
+    let own = node_id(&membership(&world, &client)?)?;
+    let there = address(&membership(&world, &peer)?, "office", 0)?;
+    world.server.make_gateway("office", gateway, &[])?;
+    assert_eq!(client.ping(there, 3, DONE)?.replies.len(), 3);
+
+    let (flow, made) = std::thread::scope(|scope| {
+        let flow = scope.spawn(|| client.ping(there, usize::MAX, FLOW));
+        let made = world.server.assign_gateway("office", own, gateway);
+        (flow.join(), made)
+    });
+
+    made?;
+    let flow = flow.map_err(|_| anyhow::anyhow!("the flow's thread ended"))??;
+    // All hosts change at the same push, each a few milliseconds after another: one reply may be on its way just then.
+    let lost = format!("{} of {} were lost", flow.lost, flow.sent);
+    ensure!(flow.lost <= 1 && flow.replies.len() > 100, "{lost}");
+    wait_for(&world, &client, "the relay", |status| status["networks"]["office"]["relay_effective"] == true)?;
+    services.iter().try_for_each(stop)
+}
+
+const FLOW: std::time::Duration = std::time::Duration::from_secs(5);
