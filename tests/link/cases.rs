@@ -1,7 +1,5 @@
 //! What every link does, whoever carries its packets.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use enroll_agent::{
     link::{self, Link, LinkError},
     model::{Backend, Device, LinkState, Peer, PresharedKey},
@@ -25,8 +23,6 @@ pub(crate) use cases;
 pub(crate) const EVERYWHERE: &[Case] = cases! {
     adds_updates_and_removes_peers
     applies_a_device_and_then_has_nothing_to_do
-    carries_a_hundred_peers
-    carries_a_peer_with_a_thousand_allowed_ips
     changes_addresses_and_keeps_the_routes
     changes_endpoint_and_keepalive_in_place
     changes_mtu_port_and_key
@@ -200,43 +196,6 @@ async fn removes_what_is_left_of_an_earlier_plan(on: On) {
     link.apply(&planned[..planned.len() / 2]).await.unwrap();
 
     bring(&mut link, &device()).await;
-}
-
-async fn carries_a_peer_with_a_thousand_allowed_ips(on: On) {
-    let mut link = open(on).await;
-    let mut want = device();
-    let range = |number: u16| {
-        let six = number.is_multiple_of(2);
-        let [high, low] = number.to_be_bytes();
-        let address: IpAddr = if six {
-            Ipv6Addr::new(0xfd97, number, 0, 0, 0, 0, 0, 0).into()
-        } else {
-            Ipv4Addr::new(10, high, low, 0).into()
-        };
-        IpNet::new(address, if six { 48 } else { 24 }).unwrap()
-    };
-    want.peers.get_mut(&peer_key(1)).unwrap().allowed_ips = (0..1000).map(range).collect();
-    bring(&mut link, &want).await;
-
-    // More are added to those there; one less means all are set anew.
-    want.peers.get_mut(&peer_key(1)).unwrap().allowed_ips.extend((1000..1400).map(range));
-    bring(&mut link, &want).await;
-    want.peers.get_mut(&peer_key(1)).unwrap().allowed_ips.pop_first();
-    bring(&mut link, &want).await;
-}
-
-async fn carries_a_hundred_peers(on: On) {
-    let mut link = open(on).await;
-    let mut want = device();
-    for number in 0..100 {
-        let allowed_ips = (0..20).map(|net| IpNet::new([10, 90, number, net].into(), 32).unwrap()).collect();
-        want.peers.insert(own_key(number).public_key(), Peer { allowed_ips, ..Peer::default() });
-    }
-    want.peers.remove(&own_key(1).public_key()); // our own
-    bring(&mut link, &want).await;
-
-    want.peers = device().peers;
-    bring(&mut link, &want).await;
 }
 
 async fn carries_a_thousand_routes(on: On) {
