@@ -19,9 +19,11 @@ use nix::errno::Errno;
 use wireguard_control as control;
 use zeroize::Zeroize;
 
-use super::{Class, Link, LinkError, failed, netlink::Netlink, netlink_messages::Found, runs};
+use super::{
+    Class, LeftOut, Link, LinkError, failed, netlink::Netlink, netlink_messages::Found, runs, words::describe,
+};
 use crate::{
-    model::{Device, InterfaceName, Observation, Peer, PeerStats, PresharedKey, PrivateKey, PublicKey},
+    model::{Device, InterfaceName, LinkState, Observation, Peer, PeerStats, PresharedKey, PrivateKey, PublicKey},
     plan::Change,
 };
 
@@ -55,8 +57,29 @@ impl Kernel {
                 self.keys.insert(key.public_key());
             }
         }
+        let Err(error) = self.send(changes).await else {
+            return Ok(());
+        };
+        // The kernel does not say which it refused, nor the library which message it was in: one at a time tells.
+        for change in changes {
+            self.find_index().await?;
+            self.send(std::slice::from_ref(change)).await.map_err(|error| error.named(describe(change, &self.name)))?;
+        }
+        tracing::debug!(%error, interface = %self.name, "changes that were refused together were taken one by one");
+        Ok(())
+    }
+
+    async fn send(&self, changes: &[Change]) -> Result<(), LinkError> {
         let update = update(changes);
         self.call("configure", move |name| update.apply(name, control::Backend::Kernel)).await
+    }
+
+    /// Looks the interface up before it is changed: the library would make one that is missing.
+    async fn find_index(&self) -> Result<u32, LinkError> {
+        match self.find().await? {
+            Some(Found { index, .. }) => Ok(index),
+            None => Err(failed(format!("configure interface {}", self.name), Errno::ENODEV.into())),
+        }
     }
 
     async fn call<T: Send + 'static>(
@@ -109,23 +132,21 @@ impl Link for Kernel {
         Ok(Some(Observation { device, stats }))
     }
 
-    async fn apply(&mut self, changes: &[Change]) -> Result<(), LinkError> {
+    async fn apply(&mut self, changes: &[Change]) -> Result<LeftOut, LinkError> {
+        let mut left_out = LeftOut::default();
         for (class, run) in runs(changes) {
             if class == Class::Create {
                 self.netlink.create_wireguard(&self.name).await?;
                 continue;
             }
-            // Also before WireGuard's changes: the library would make an interface that is missing.
-            let Some(Found { index, .. }) = self.find().await? else {
-                return Err(failed(format!("configure interface {}", self.name), Errno::ENODEV.into()));
-            };
+            let index = self.find_index().await?;
             match class {
                 Class::Create => {}
-                Class::Network => self.netlink.apply(&self.name, index, run).await?,
+                Class::Network => self.netlink.apply(&self.name, index, run, &mut left_out).await?,
                 Class::WireGuard => self.configure(run).await?,
             }
         }
-        Ok(())
+        Ok(left_out)
     }
 
     async fn remove(&mut self) -> Result<(), LinkError> {
@@ -142,13 +163,30 @@ impl Link for Kernel {
 /// Finds out whether this kernel has WireGuard, by making an interface and deleting it.
 pub(super) async fn probe() -> Result<(), LinkError> {
     let random = uuid::Uuid::new_v4().simple().to_string();
-    let name: InterfaceName = format!("enroll-{}", &random[..8]).parse().expect("15 letters, digits and a dash");
+    let name: InterfaceName = format!("{PROBE}{}", &random[..8]).parse().expect("15 letters, digits and a dash");
     let netlink = Netlink::open()?;
+    sweep(&netlink).await?;
     netlink.create_wireguard(&name).await?;
     match netlink.find(&name).await? {
         Some(Found { index, .. }) => netlink.delete(index, &name).await,
         None => Ok(()),
     }
+}
+
+/// Deletes what an earlier probe left behind that was killed between making and deleting.
+async fn sweep(netlink: &Netlink) -> Result<(), LinkError> {
+    for Found { index, kind, mtu: _, name, state } in netlink.interfaces().await? {
+        let is_hex =
+            |digits: &str| digits.len() == 8 && digits.bytes().all(|digit| b"0123456789abcdef".contains(&digit));
+        let left_over = kind == Some(InfoKind::Wireguard)
+            && state == LinkState::Down
+            && name.strip_prefix(PROBE).is_some_and(is_hex);
+        if left_over && let Ok(name) = name.parse() {
+            tracing::debug!(interface = %name, "deleting what a probe left behind");
+            netlink.delete(index, &name).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts changes of keys, port and peers into one update; other changes are not its business.
@@ -257,6 +295,9 @@ fn without_text(error: &io::Error) -> io::Error {
 fn now() -> SystemTime {
     SystemTime::now()
 }
+
+/// What the names of interfaces begin with that are made only to see whether they can be; eight hex digits follow.
+const PROBE: &str = "enroll-";
 
 /// Allowed IPs of one peer in one message of 8 KiB: an IPv6 one takes 40 bytes of it.
 const PIECE: usize = 180;

@@ -1,7 +1,8 @@
 //! Our hand on one network interface: look, change, remove.
 //!
 //! Three implementations behave alike: [`Kernel`] (WireGuard in the kernel), [`Userspace`] (an embedded data plane in
-//! this process) and [`Memory`] (for tests and `--dry-run`). One suite, `tests/link.rs`, runs on each.
+//! this process) and [`Memory`] (for tests and `--dry-run`). One suite, `tests/link`, runs on each; its kernel cases run
+//! where the kernel has WireGuard, and in a virtual machine (`.ci/kernel`).
 
 mod events;
 mod kernel;
@@ -10,9 +11,11 @@ mod netlink;
 mod netlink_messages;
 mod userspace;
 mod userspace_peers;
+mod words;
 
 use std::{collections::BTreeSet, future::Future, io};
 
+use ipnet::IpNet;
 use tracing::debug;
 
 use self::netlink::Netlink;
@@ -41,14 +44,46 @@ pub trait Link: Send {
     /// Each change touches only what it names: what Linux drops along the way (IPv6 addresses of an interface going
     /// down, routes and further addresses with the last or first address) is put back, except that an interface that
     /// is down has no routes. Left out, with a warning, are IPv6 addresses and routes where IPv6 is disabled, and routes
-    /// that somebody else has already.
-    fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// that somebody else has already; those are returned, and everything else is as it was asked for.
+    fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<LeftOut, LinkError>> + Send;
 
     /// Removes the interface with everything on it; none there is success.
     ///
     /// # Errors
     /// [`LinkError::Taken`] as for [`observe`](Self::observe).
     fn remove(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send;
+}
+
+/// What this machine did not take of changes that were carried out otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Addresses the interface does not have.
+    pub addresses: BTreeSet<IpNet>,
+    /// Destinations not routed to the interface.
+    pub routes: BTreeSet<IpNet>,
+}
+
+impl LeftOut {
+    fn note(&mut self, change: &Change) {
+        match change {
+            Change::AddAddress(net) => {
+                self.addresses.insert(*net);
+            }
+            Change::AddRoute(net) => {
+                self.routes.insert(*net);
+            }
+            Change::AddPeer { .. }
+            | Change::CreateInterface
+            | Change::RemoveAddress(_)
+            | Change::RemovePeer(_)
+            | Change::RemoveRoute(_)
+            | Change::SetListenPort(_)
+            | Change::SetMtu(_)
+            | Change::SetPrivateKey(_)
+            | Change::SetState(_)
+            | Change::UpdatePeer { .. } => {}
+        }
+    }
 }
 
 /// A link of the kind that was chosen when the program ran.
@@ -108,6 +143,14 @@ pub enum Advice {
 }
 
 impl LinkError {
+    /// Says more precisely what was tried.
+    fn named(self, action: String) -> Self {
+        match self {
+            Self::Denied { source, .. } | Self::Failed { source, .. } => failed(action, source),
+            Self::Absent | Self::NoTun | Self::Taken(_) => self,
+        }
+    }
+
     /// Returns what the caller can do.
     pub fn advice(&self) -> Advice {
         match self {
@@ -159,7 +202,7 @@ pub fn open(backend: Backend, name: InterfaceName, keys: BTreeSet<PublicKey>) ->
 
 /// Lists the names of all interfaces in this network namespace.
 pub async fn interface_names() -> Result<BTreeSet<String>, LinkError> {
-    Netlink::open()?.names().await
+    Ok(Netlink::open()?.interfaces().await?.into_iter().map(|found| found.name).collect())
 }
 
 /// Log directives that keep the libraries below this module quiet, for the default filter of the program: the data
@@ -175,7 +218,7 @@ impl Link for AnyLink {
         }
     }
 
-    async fn apply(&mut self, changes: &[Change]) -> Result<(), LinkError> {
+    async fn apply(&mut self, changes: &[Change]) -> Result<LeftOut, LinkError> {
         match self {
             Self::Kernel(link) => link.apply(changes).await,
             Self::Memory(link) => link.apply(changes).await,

@@ -26,7 +26,7 @@ pub use leave::{Farewell, leave};
 pub use redeem::forgive;
 pub use rehearse::{Rehearsal, Spending, rehearse};
 pub use round::{News, Round};
-pub use tunnel::Tunnel;
+pub use tunnel::{Look, Tunnel};
 pub use work::Work;
 
 use crate::{

@@ -1,6 +1,9 @@
 //! What the server's broker is good for: where it is, and peers that come from it.
 
-use super::{MembershipError, News, OWN_PREFIX, Round, Work, tunnel};
+use super::{
+    MembershipError, News, OWN_PREFIX, Round, Work,
+    tunnel::{self, Look},
+};
 use crate::{
     control::{self, Access, Push, wire},
     facts,
@@ -49,6 +52,7 @@ impl Work {
         let mut now = Assignment { peers: pushed.peers, ..before.clone() };
         now.remarks.retain(|remark| !remark.is_about_peers());
         now.remarks.extend(pushed.remarks);
-        self.take_over(&before, now).await
+        // Whoever else changes the interface is told of by the kernel, and a look follows.
+        self.take_over(&before, now, Look::Remembered).await
     }
 }

@@ -53,7 +53,7 @@ pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal,
     }
     work.authenticate().await?;
     let assignment = work.pull(Freshness::Cached).await?;
-    let have = work.tunnel.observe().await?.cloned();
+    let have = work.tunnel.recent().await?.cloned();
     let changes = tunnel::changes(
         &work.membership,
         &assignment,

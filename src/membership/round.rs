@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{MembershipError, Work};
+use super::{MembershipError, Work, tunnel::Look};
 use crate::{
     control::Freshness,
     daemon::clock,
@@ -78,7 +78,7 @@ impl Work {
             assignment = self.pull(Freshness::Recomputed).await?;
         }
         self.promote_key().await?;
-        let round = self.take_over(&before, assignment.clone()).await?;
+        let round = self.take_over(&before, assignment.clone(), Look::Afresh).await?;
         self.tell_port(&assignment, round.changes).await?;
         self.confirm_leaving(&assignment).await?;
         if round.news != News::Nothing {
@@ -103,11 +103,12 @@ impl Work {
         &mut self,
         before: &Assignment,
         assignment: Assignment,
+        look: Look,
     ) -> Result<Round, MembershipError> {
         let news = news(before, &assignment);
         let changes = match self.membership.switch {
             Switch::Off => 0,
-            Switch::On => self.apply(&assignment).await?,
+            Switch::On => self.apply(&assignment, look).await?,
         };
         if news != News::Nothing {
             self.keep(assignment)?;

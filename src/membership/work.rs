@@ -15,7 +15,10 @@ use crate::{
     store::Lock,
 };
 
-use super::{Greeting, Hands, MembershipError, OWN_PREFIX, Round, Tunnel, glance, join, tunnel};
+use super::{
+    Greeting, Hands, MembershipError, OWN_PREFIX, Round, Tunnel, glance, join,
+    tunnel::{self, Look},
+};
 
 /// The right and the means to work on one membership.
 #[derive(Debug)]
@@ -110,7 +113,7 @@ impl Work {
         match (self.membership.enrolled(), self.membership.switch) {
             (Some(enrolled), Switch::On) => {
                 let assignment = enrolled.assignment.clone();
-                self.apply(&assignment).await
+                self.apply(&assignment, Look::Afresh).await
             }
             // A crash may have come between the switch and the interface's end.
             (Some(_), Switch::Off) => self.take_down().await.map(|()| 0),
@@ -183,8 +186,8 @@ impl Work {
     }
 
     /// Configures the interface as `assignment` says.
-    pub(super) async fn apply(&mut self, assignment: &Assignment) -> Result<usize, MembershipError> {
-        self.tunnel.apply(&self.membership, assignment, self.rest.remote()).await
+    pub(super) async fn apply(&mut self, assignment: &Assignment, look: Look) -> Result<usize, MembershipError> {
+        self.tunnel.apply(&self.membership, assignment, self.rest.remote(), look).await
     }
 
     /// Saves `assignment` as the one in force; a key on its way counts as redeemed.
@@ -302,7 +305,7 @@ impl Work {
 
     /// Tells the server that this host is alive and where, and settings that it has not heard of.
     pub async fn check_in(&mut self) -> Result<(), MembershipError> {
-        let have = self.tunnel.observe().await?;
+        let have = self.tunnel.recent().await?;
         let port = tunnel::listen_port(&self.membership, have)?;
         let facts = facts::gather(&[OWN_PREFIX]);
         if self.has_new_settings {

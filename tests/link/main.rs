@@ -115,8 +115,7 @@ fn finish(outcome: impl Future<Output = Result<(), String>>) {
 }
 
 fn find(name: &str) -> &'static Case {
-    let groups =
-        [cases::EVERYWHERE, large::CASES, cases::REAL, session::CASES, userspace::CASES, kernel::CASES];
+    let groups = [cases::EVERYWHERE, large::CASES, cases::REAL, session::CASES, userspace::CASES, kernel::CASES];
     groups.into_iter().flatten().find(|case| case.name == name).expect("the parent lists only cases there are")
 }
 
