@@ -1,7 +1,7 @@
 //! What every link does, whoever carries its packets.
 
 use enroll_agent::{
-    link::{self, Link, LinkError},
+    link::{self, LeftOut, Link, LinkError},
     model::{Backend, Device, LinkState, Peer, PresharedKey},
     plan::{Change, diff},
 };
@@ -43,6 +43,7 @@ pub(crate) const REAL: &[Case] = cases! {
     leaves_out_ipv6_where_it_is_disabled
     lists_interfaces
     leaves_out_a_route_that_is_taken
+    names_what_was_refused_and_why
     notices_that_the_interface_was_deleted
     refuses_an_interface_of_somebody_else
     survives_a_port_that_is_taken
@@ -245,8 +246,9 @@ async fn leaves_out_a_route_that_is_taken(on: On) {
     let mut want = device();
     want.routes = nets(["10.94.6.0/24", "10.94.7.0/24", "10.94.8.0/24"]);
 
-    link.apply(&diff(None, &want)).await.unwrap();
+    let left_out = link.apply(&diff(None, &want)).await.unwrap();
 
+    assert_eq!(left_out, LeftOut { routes: nets(["10.94.7.0/24"]), ..LeftOut::default() });
     want.routes = nets(["10.94.6.0/24", "10.94.8.0/24"]);
     assert_eq!(device_of(&mut link).await, want);
     assert_eq!(device_of(&mut owner).await, theirs, "the other keeps its route");
@@ -257,12 +259,48 @@ async fn leaves_out_ipv6_where_it_is_disabled(on: On) {
     std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
     let mut link = open(on).await;
 
-    link.apply(&diff(None, &device())).await.unwrap();
+    let left_out = link.apply(&diff(None, &device())).await.unwrap();
 
+    assert_eq!(left_out, LeftOut { addresses: nets(["fd99::1/64"]), routes: nets(["fd98::/48"]) });
     let seen = device_of(&mut link).await;
     assert_eq!(seen.addresses, nets(["10.99.0.1/24"]));
     assert_eq!(seen.routes, nets(["10.98.0.0/16"]));
     assert_eq!(seen.state, LinkState::Up);
+}
+
+async fn names_what_was_refused_and_why(on: On) {
+    let mut link = open(on).await;
+    let mut want = device();
+    want.state = LinkState::Down;
+    want.routes.clear();
+    bring(&mut link, &want).await;
+    for (changes, expected) in [
+        (
+            vec![Change::AddAddress(net("10.99.0.7/24")), Change::AddAddress(net("10.99.0.1/24"))],
+            "cannot add address 10.99.0.1/24 to interface enroll0: File exists (os error 17)",
+        ),
+        (
+            vec![Change::RemoveAddress(net("10.99.0.7/24")), Change::RemoveAddress(net("fd99::7/64"))],
+            "cannot remove address fd99::7/64 from interface enroll0: Cannot assign requested address (os error 99)",
+        ),
+        (
+            vec![Change::AddRoute(net("10.96.0.0/16"))],
+            "cannot add route 10.96.0.0/16 to interface enroll0: Network is down (os error 100)",
+        ),
+        (
+            vec![Change::RemoveRoute(net("fd96::/48"))],
+            "cannot remove route fd96::/48 from interface enroll0: No such process (os error 3)",
+        ),
+    ] {
+        assert_eq!(told(&link.apply(&changes).await.unwrap_err()), expected);
+    }
+    assert_eq!(device_of(&mut link).await, want);
+}
+
+/// The error with its cause.
+fn told(error: &LinkError) -> String {
+    let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+    format!("{error}{cause}")
 }
 
 async fn survives_a_port_that_is_taken(on: On) {
@@ -274,8 +312,7 @@ async fn survives_a_port_that_is_taken(on: On) {
 
     let error = link.apply(&diff(Some(&device()), &want)).await.unwrap_err();
 
-    assert_eq!(error.to_string(), "cannot configure interface enroll0");
-    assert!(matches!(error, LinkError::Failed { source, .. } if source.kind() == std::io::ErrorKind::AddrInUse));
+    assert_eq!(told(&error), "cannot set listen port 51900 on interface enroll0: Address already in use (os error 98)");
     assert_eq!(device_of(&mut link).await, device());
     drop(other);
     bring(&mut link, &want).await;
