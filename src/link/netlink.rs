@@ -161,10 +161,7 @@ impl Netlink {
         routes: BTreeSet<IpNet>,
     ) -> Result<Vec<Change>, LinkError> {
         let left = self.addresses(index).await?;
-        let removed = |change: &Change| match change {
-            Change::RemoveAddress(net) => Some(*net),
-            _ => None,
-        };
+        let removed = |change: &Change| if let Change::RemoveAddress(net) = change { Some(*net) } else { None };
         let meant: BTreeSet<IpNet> = done.iter().filter_map(removed).collect();
         let addresses = addresses.into_iter().filter(|net| !left.contains(net) && !meant.contains(net));
         let mut lost: Vec<_> = addresses.map(Change::AddAddress).collect();

@@ -28,7 +28,7 @@ use super::{
     netlink::Netlink,
     netlink_messages::Found,
     runs,
-    userspace_peers::{edit, read},
+    userspace_peers::{clear, edit, read},
     words::describe,
 };
 use crate::{
@@ -280,7 +280,11 @@ struct Refusal {
 async fn edit_all(plane: &Plane, changes: Vec<Change>) -> Result<(), Refusal> {
     let old_port = plane.read(async |device| device.listen_port()).await;
     let written = plane.write(async |device: &mut Write<'_>| {
+        let cleared = clear(device, &changes).await;
         for (at, change) in changes.iter().enumerate() {
+            if cleared && matches!(change, Change::RemovePeer(_)) {
+                continue;
+            }
             edit(device, change).await.map_err(|source| Refusal { at: Some(at), silent: false, source })?;
         }
         Ok(())
