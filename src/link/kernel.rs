@@ -23,7 +23,7 @@ use super::{
     Class, LeftOut, Link, LinkError, failed, netlink::Netlink, netlink_messages::Found, runs, words::describe,
 };
 use crate::{
-    model::{Device, InterfaceName, LinkState, Observation, Peer, PeerStats, PresharedKey, PrivateKey, PublicKey},
+    model::{Device, InterfaceName, Observation, Peer, PeerStats, PresharedKey, PrivateKey, PublicKey},
     plan::Change,
 };
 
@@ -160,35 +160,6 @@ impl Link for Kernel {
     }
 }
 
-/// Finds out whether this kernel has WireGuard, by making an interface and deleting it.
-pub(super) async fn probe() -> Result<(), LinkError> {
-    let random = uuid::Uuid::new_v4().simple().to_string();
-    let name: InterfaceName = format!("{PROBE}{}", &random[..8]).parse().expect("15 letters, digits and a dash");
-    let netlink = Netlink::open()?;
-    sweep(&netlink).await?;
-    netlink.create_wireguard(&name).await?;
-    match netlink.find(&name).await? {
-        Some(Found { index, .. }) => netlink.delete(index, &name).await,
-        None => Ok(()),
-    }
-}
-
-/// Deletes what an earlier probe left behind that was killed between making and deleting.
-async fn sweep(netlink: &Netlink) -> Result<(), LinkError> {
-    for Found { index, kind, mtu: _, name, state } in netlink.interfaces().await? {
-        let is_hex =
-            |digits: &str| digits.len() == 8 && digits.bytes().all(|digit| b"0123456789abcdef".contains(&digit));
-        let left_over = kind == Some(InfoKind::Wireguard)
-            && state == LinkState::Down
-            && name.strip_prefix(PROBE).is_some_and(is_hex);
-        if left_over && let Ok(name) = name.parse() {
-            tracing::debug!(interface = %name, "deleting what a probe left behind");
-            netlink.delete(index, &name).await?;
-        }
-    }
-    Ok(())
-}
-
 /// Puts changes of keys, port and peers into one update; other changes are not its business.
 fn update(changes: &[Change]) -> control::DeviceUpdate {
     let none = Peer::default();
@@ -295,9 +266,6 @@ fn without_text(error: &io::Error) -> io::Error {
 fn now() -> SystemTime {
     SystemTime::now()
 }
-
-/// What the names of interfaces begin with that are made only to see whether they can be; eight hex digits follow.
-const PROBE: &str = "enroll-";
 
 /// Allowed IPs of one peer in one message of 8 KiB: an IPv6 one takes 40 bytes of it.
 const PIECE: usize = 180;

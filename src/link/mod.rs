@@ -9,6 +9,7 @@ mod kernel;
 mod memory;
 mod netlink;
 mod netlink_messages;
+mod probe;
 mod userspace;
 mod userspace_peers;
 mod words;
@@ -165,16 +166,17 @@ impl LinkError {
 /// Finds out what this machine can do: kernel WireGuard if it is there, else the userspace data plane. With `forced`
 /// only that one is tried.
 ///
-/// The kernel is asked by making and deleting an interface with a random name, which also loads its module.
+/// The kernel is asked by making and deleting an interface with a random name, which also loads its module. One that an
+/// earlier probe left behind, killed in between, is deleted.
 ///
 /// # Errors
 /// [`LinkError::Absent`] only if the kernel is forced; [`LinkError::NoTun`] and [`LinkError::Denied`] if the choice
 /// cannot work here. Lacking rights for the kernel is never taken for a missing kernel.
 pub async fn choose(forced: Option<Backend>) -> Result<Backend, LinkError> {
     match forced {
-        Some(Backend::Kernel) => kernel::probe().await?,
+        Some(Backend::Kernel) => probe::kernel().await?,
         Some(Backend::Userspace) => userspace::probe().await?,
-        None => match kernel::probe().await {
+        None => match probe::kernel().await {
             Ok(()) => {}
             Err(LinkError::Absent) => {
                 debug!("kernel has no WireGuard, taking the userspace data plane");
