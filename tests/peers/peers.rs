@@ -42,9 +42,12 @@ fn main() -> Result<()> {
     // Before there is a second thread.
     namespace::enter().map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    deciding::print()?;
+    if !beside_wg {
+        deciding::print()?;
+        println!();
+    }
     runtime.block_on(async {
-        println!("\n{} backend, milliseconds, median [min-max]", if beside_wg { "kernel" } else { "userspace" });
+        println!("{} backend, milliseconds, median [min-max]", if beside_wg { "kernel" } else { "userspace" });
         for (count, rounds) in SIZES {
             if beside_wg { compare(count, rounds).await? } else { alone(count, rounds).await? }
         }
