@@ -2,8 +2,8 @@
 //!
 //! `wireguard-control` speaks to it, and its limits end in this file: it blocks, so each call runs on a thread for
 //! that; it reports a peer once per kernel message, so peers are merged by key; it cannot send a peer larger than a
-//! message, so allowed IPs go in pieces; it replaces peers message by message, so that is never asked for; and its
-//! `Debug` and error texts hold keys, so neither is ever shown.
+//! message, so allowed IPs go in pieces; it replaces peers message by message, so that is asked for only with none; and
+//! its `Debug` and error texts hold keys, so neither is ever shown.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -150,8 +150,13 @@ impl Link for Kernel {
     }
 
     async fn remove(&mut self) -> Result<(), LinkError> {
-        if self.observe().await?.is_none() {
+        let Some(Observation { device, stats: _ }) = self.observe().await? else {
             return Ok(());
+        };
+        if !device.peers.is_empty() {
+            // With its interface Linux 6.1 lets thousands of peers go one by one, which takes minutes.
+            let none = control::DeviceUpdate::new().replace_peers();
+            self.call("remove the peers of", move |name| none.apply(name, control::Backend::Kernel)).await?;
         }
         match self.find().await? {
             Some(Found { index, .. }) => self.netlink.delete(index, &self.name).await,

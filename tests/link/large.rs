@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use enroll_agent::{
+    link::Link,
     model::{Peer, PublicKey},
     plan::{Change, diff},
 };
@@ -67,6 +68,9 @@ async fn carries_ten_thousand_peers(on: On) {
     bring(&mut link, &want).await;
     want.peers.clear();
     bring(&mut link, &want).await;
+    bring(&mut link, &before).await;
+    link.remove().await.unwrap();
+    assert_eq!(link.observe().await.unwrap(), None);
 }
 
 fn with(ranges: std::ops::Range<u16>) -> Peer {

@@ -2,8 +2,8 @@
 //! WireGuard beside `wg` from wireguard-tools, in the same virtual machine and in turns, a few minutes.
 //!
 //! "first" makes the interface with everything on it; "nothing" looks and finds it as it should be; "pushed" changes one
-//! peer from what is remembered, "pulled" after a look; "look" reads everything back. Each includes what is decided,
-//! except "change", which only tells the kernel.
+//! peer from what is remembered, "pulled" after a look; "look" reads everything back; "remove" ends it. Each includes what is
+//! decided, except "change", which only tells the kernel.
 //! Nothing is judged; the figures are for people.
 
 #![expect(clippy::disallowed_methods, reason = "measuring is looking at the clock")]
@@ -39,6 +39,8 @@ use self::reference::Reference;
 
 fn main() -> Result<()> {
     let beside_wg = env::args().any(|argument| argument == "kernel");
+    let wanted: Vec<u16> = env::args().filter_map(|argument| argument.parse().ok()).collect();
+    let sizes = SIZES.into_iter().filter(|(count, _)| wanted.is_empty() || wanted.contains(count));
     // Before there is a second thread.
     namespace::enter().map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -48,7 +50,7 @@ fn main() -> Result<()> {
     }
     runtime.block_on(async {
         println!("{} backend, milliseconds, median [min-max]", if beside_wg { "kernel" } else { "userspace" });
-        for (count, rounds) in SIZES {
+        for (count, rounds) in sizes {
             if beside_wg { compare(count, rounds).await? } else { alone(count, rounds).await? }
         }
         Ok(())
@@ -83,6 +85,7 @@ async fn compare(count: u16, rounds: usize) -> Result<()> {
         ("pushed", "wg set", "set"),
         ("pulled", "wg set", "set"),
         ("look", "wg show dump", "dump"),
+        ("remove", "wg setconf", "clear"),
     ] {
         let (ours, theirs) = (&ours.0[what], &theirs.0[of]);
         let ratios = Samples(ours.0.iter().zip(&theirs.0).map(|(ours, theirs)| ours / theirs).collect());
@@ -117,7 +120,9 @@ async fn round(backend: Backend, count: u16) -> Result<Vec<(&'static str, Durati
     if backend == Backend::Kernel {
         costs.push(("change", change(&membership, &assignment, count).await?));
     }
+    let start = Instant::now();
     tunnel.remove().await?;
+    costs.push(("remove", start.elapsed()));
     Ok(costs)
 }
 

@@ -33,6 +33,8 @@ impl Reference {
         costs.push(("syncconf", wg(&["syncconf", NAME, file])?));
         costs.push(("set", wg(&["set", NAME, "peer", &changed, "endpoint", "198.51.100.1:1"])?));
         costs.push(("dump", wg(&["show", NAME, "dump"])?));
+        // With its peers on it the interface would take minutes to go.
+        costs.push(("clear", wg(&["setconf", NAME, "/dev/null"])?));
         reference.0.link().del_with_message(LinkUnspec::new_with_name(NAME).build()).execute().await?;
         Ok(costs)
     }
