@@ -17,11 +17,13 @@
 //!  kernel / userspace ─────────────────► diff(have, want) ──► [Change]                      │
 //!         ▲                                                   │ apply                       │
 //!         └───────────────────────────────────────────────────┘                             │
-//!         └──────────── observe again: Device (have) + peer statistics ─────────────────────┘
+//!         └──────────── observe: Device (have) + peer statistics ───────────────────────────┘
 //! ```
 //!
 //! Left of [`model::Assignment`] everything is doubt; from there on everything is parsed and valid. Between `target`
-//! and the changes nothing touches the world. The loop closes because the host is looked at again instead of believed.
+//! and the changes nothing touches the world. The loop closes because the host is looked at again before the next plan.
+//! Only pushed peers are planned from what the last look and the plans since left: a look at thousands costs far more
+//! than a change of one, and the kernel tells when others touch the interface.
 //!
 //! # Layers
 //!

@@ -86,6 +86,11 @@ impl Firewall {
         Self { interface, seen: Seen::Unknown }
     }
 
+    /// Whether `ruleset` was in force when the table was last looked at.
+    pub fn has(&self, ruleset: &Ruleset) -> bool {
+        matches!(&self.seen, Seen::Present { ruleset: before, .. } if before == ruleset)
+    }
+
     /// Has `ruleset` in force when it returns, whatever somebody did to the table meanwhile.
     ///
     /// # Errors

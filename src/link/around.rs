@@ -6,11 +6,14 @@ use std::{collections::BTreeMap, io, net::IpAddr, num::NonZeroU16};
 use netlink_packet_core::NLM_F_REQUEST;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Message,
-    link::{LinkAttribute, LinkMessage},
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 
-use super::{LinkError, netlink::Netlink, netlink_messages::destination_of};
+use super::{
+    LinkError,
+    netlink::Netlink,
+    netlink_messages::{Found, destination_of},
+};
 use crate::model::{Family, InterfaceName, Neighbour};
 
 /// What the machine's other interfaces lead to.
@@ -29,12 +32,13 @@ pub struct Around {
 /// [`LinkError::Failed`] if the kernel does not list them.
 pub async fn around(own: &InterfaceName, server: Option<IpAddr>) -> Result<Around, LinkError> {
     let netlink = Netlink::open()?;
-    let interfaces = netlink.interfaces().await?;
+    let interfaces: BTreeMap<u32, Found> =
+        netlink.interfaces().await?.into_iter().map(|found| (found.index, found)).collect();
     let foreign = |index: u32| interfaces.get(&index).filter(|interface| interface.name != own.as_str());
     let mut around = Around::default();
     let mut default = None;
     for family in [Family::V4, Family::V6] {
-        for Found { destination, index, metric } in netlink.main_routes(family).await? {
+        for MainRoute { destination, index, metric } in netlink.main_routes(family).await? {
             let Some(interface) = foreign(index) else { continue };
             if destination.prefix_len() > 0 {
                 around.routes.push(Neighbour { interface: interface.name.clone(), net: destination });
@@ -47,41 +51,19 @@ pub async fn around(own: &InterfaceName, server: Option<IpAddr>) -> Result<Aroun
         Some(ip) => netlink.way_to(ip).await,
         None => default.map(|(index, _)| index),
     };
-    around.path_mtu = way.and_then(foreign).and_then(|interface| interface.mtu);
+    around.path_mtu = way.and_then(foreign).and_then(|interface| NonZeroU16::new(interface.mtu));
     Ok(around)
 }
 
-struct Interface {
-    mtu: Option<NonZeroU16>,
-    name: String,
-}
-
-struct Found {
+struct MainRoute {
     destination: ipnet::IpNet,
     index: u32,
     metric: u32,
 }
 
 impl Netlink {
-    async fn interfaces(&self) -> Result<BTreeMap<u32, Interface>, LinkError> {
-        let replies = self.list(Message::GetLink(LinkMessage::default()), "list interfaces").await?;
-        let read = |reply: &Message| {
-            let Message::NewLink(link) = reply else { return None };
-            let (mut mtu, mut name) = (None, None);
-            for attribute in &link.attributes {
-                match attribute {
-                    LinkAttribute::IfName(text) => name = Some(text.clone()),
-                    LinkAttribute::Mtu(bytes) => mtu = NonZeroU16::new(u16::try_from(*bytes).unwrap_or(u16::MAX)),
-                    _ => {}
-                }
-            }
-            Some((link.header.index, Interface { mtu, name: name? }))
-        };
-        Ok(replies.iter().filter_map(read).collect())
-    }
-
     /// The routes of the main table that lead somewhere.
-    async fn main_routes(&self, family: Family) -> Result<Vec<Found>, LinkError> {
+    async fn main_routes(&self, family: Family) -> Result<Vec<MainRoute>, LinkError> {
         let mut query = RouteMessage::default();
         query.header.address_family = family_of(family);
         query.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -96,7 +78,7 @@ impl Netlink {
                 _ => None,
             });
             let index = leads_to(attributes)?;
-            Some(Found { destination: destination_of(header, attributes)?, index, metric: metric.unwrap_or(0) })
+            Some(MainRoute { destination: destination_of(header, attributes)?, index, metric: metric.unwrap_or(0) })
         };
         Ok(replies.iter().filter_map(read).collect())
     }

@@ -2,8 +2,8 @@
 //!
 //! `wireguard-control` speaks to it, and its limits end in this file: it blocks, so each call runs on a thread for
 //! that; it reports a peer once per kernel message, so peers are merged by key; it cannot send a peer larger than a
-//! message, so allowed IPs go in pieces; it replaces peers message by message, so that is never asked for; and its
-//! `Debug` and error texts hold keys, so neither is ever shown.
+//! message, so allowed IPs go in pieces; it replaces peers message by message, so that is asked for only with none; and
+//! its `Debug` and error texts hold keys, so neither is ever shown.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,9 @@ use nix::errno::Errno;
 use wireguard_control as control;
 use zeroize::Zeroize;
 
-use super::{Class, Link, LinkError, failed, netlink::Netlink, netlink_messages::Found, runs};
+use super::{
+    Class, LeftOut, Link, LinkError, failed, netlink::Netlink, netlink_messages::Found, runs, words::describe,
+};
 use crate::{
     model::{Device, InterfaceName, Observation, Peer, PeerStats, PresharedKey, PrivateKey, PublicKey},
     plan::Change,
@@ -55,8 +57,29 @@ impl Kernel {
                 self.keys.insert(key.public_key());
             }
         }
+        let Err(error) = self.send(changes).await else {
+            return Ok(());
+        };
+        // The kernel does not say which it refused, nor the library which message it was in: one at a time tells.
+        for change in changes {
+            self.find_index().await?;
+            self.send(std::slice::from_ref(change)).await.map_err(|error| error.named(describe(change, &self.name)))?;
+        }
+        tracing::debug!(%error, interface = %self.name, "changes that were refused together were taken one by one");
+        Ok(())
+    }
+
+    async fn send(&self, changes: &[Change]) -> Result<(), LinkError> {
         let update = update(changes);
         self.call("configure", move |name| update.apply(name, control::Backend::Kernel)).await
+    }
+
+    /// Looks the interface up before it is changed: the library would make one that is missing.
+    async fn find_index(&self) -> Result<u32, LinkError> {
+        match self.find().await? {
+            Some(Found { index, .. }) => Ok(index),
+            None => Err(failed(format!("configure interface {}", self.name), Errno::ENODEV.into())),
+        }
     }
 
     async fn call<T: Send + 'static>(
@@ -111,47 +134,38 @@ impl Link for Kernel {
         Ok(Some(Observation { device, stats }))
     }
 
-    async fn apply(&mut self, changes: &[Change]) -> Result<(), LinkError> {
+    async fn apply(&mut self, changes: &[Change]) -> Result<LeftOut, LinkError> {
+        let mut left_out = LeftOut::default();
         for (class, run) in runs(changes) {
             if class == Class::Create {
                 self.netlink.remove_rules(&self.name).await?;
                 self.netlink.create_wireguard(&self.name).await?;
                 continue;
             }
-            // Also before WireGuard's changes: the library would make an interface that is missing.
-            let Some(Found { index, .. }) = self.find().await? else {
-                return Err(failed(format!("configure interface {}", self.name), Errno::ENODEV.into()));
-            };
+            let index = self.find_index().await?;
             match class {
                 Class::Create => {}
-                Class::Network => self.netlink.apply(&self.name, index, run).await?,
+                Class::Network => self.netlink.apply(&self.name, index, run, &mut left_out).await?,
                 Class::WireGuard => self.configure(run).await?,
             }
         }
-        Ok(())
+        Ok(left_out)
     }
 
     async fn remove(&mut self) -> Result<(), LinkError> {
-        if self.observe().await?.is_none() {
+        let Some(Observation { device, stats: _ }) = self.observe().await? else {
             return self.netlink.remove_rules(&self.name).await;
+        };
+        if !device.peers.is_empty() {
+            // With its interface Linux 6.1 lets thousands of peers go one by one, which takes minutes.
+            let none = control::DeviceUpdate::new().replace_peers();
+            self.call("remove the peers of", move |name| none.apply(name, control::Backend::Kernel)).await?;
         }
         self.netlink.remove_rules(&self.name).await?;
         match self.find().await? {
             Some(Found { index, .. }) => self.netlink.delete(index, &self.name).await,
             None => Ok(()),
         }
-    }
-}
-
-/// Finds out whether this kernel has WireGuard, by making an interface and deleting it.
-pub(super) async fn probe() -> Result<(), LinkError> {
-    let random = uuid::Uuid::new_v4().simple().to_string();
-    let name: InterfaceName = format!("enroll-{}", &random[..8]).parse().expect("15 letters, digits and a dash");
-    let netlink = Netlink::open()?;
-    netlink.create_wireguard(&name).await?;
-    match netlink.find(&name).await? {
-        Some(Found { index, .. }) => netlink.delete(index, &name).await,
-        None => Ok(()),
     }
 }
 

@@ -8,45 +8,59 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    link::{Link, LinkError, failed},
+    link::{LeftOut, Link, LinkError, failed},
     model::{Device, LinkState, Observation, Peer, PeerStats, PublicKey},
     plan::Change,
 };
 
 /// An interface in memory. Stricter than the kernel: removing what is not there is an error, so wrong plans show.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(Option<Observation>);
+pub struct Memory {
+    observed: Option<Observation>,
+    /// Whose an allowed IP is: WireGuard gives it to whoever was told of it last.
+    owners: BTreeMap<IpNet, PublicKey>,
+}
 
 impl Memory {
     /// Starts without an interface.
     pub fn new() -> Self {
-        Self(None)
+        Self::default()
     }
 
     /// Starts with what a host reported; `None` means no interface yet.
     pub fn with(observation: Option<Observation>) -> Self {
-        Self(observation)
+        let peers = observation.iter().flat_map(|observation| &observation.device.peers);
+        let owned =
+            |(&key, peer): (&PublicKey, &Peer)| -> Vec<_> { peer.allowed_ips.iter().map(|net| (*net, key)).collect() };
+        let owners = peers.flat_map(owned).collect();
+        Self { observed: observation, owners }
     }
 
     /// Sets the traffic figures of a peer; without an interface nothing happens.
     pub fn set_stats(&mut self, public_key: PublicKey, stats: PeerStats) {
-        if let Some(observation) = &mut self.0 {
+        if let Some(observation) = &mut self.observed {
             observation.stats.insert(public_key, stats);
         }
     }
 
     fn carry_out(&mut self, change: &Change) -> Result<(), Mistake> {
         if *change == Change::CreateInterface {
-            if self.0.is_some() {
+            if self.observed.is_some() {
                 return Err(Mistake::Exists("interface"));
             }
-            self.0 = Some(Observation { device: Device::blank(), stats: BTreeMap::new() });
+            self.observed = Some(Observation { device: Device::blank(), stats: BTreeMap::new() });
             return Ok(());
         }
-        let Observation { device, stats } = self.0.as_mut().ok_or(Mistake::Missing("interface"))?;
+        let Observation { device, stats } = self.observed.as_mut().ok_or(Mistake::Missing("interface"))?;
         match change {
             Change::AddAddress(address) => return insert(&mut device.addresses, *address, "address"),
-            Change::AddPeer { public_key, peer } => return add_peer(device, *public_key, peer),
+            Change::AddPeer { public_key, peer } => {
+                if device.peers.contains_key(public_key) {
+                    return Err(Mistake::Exists("peer"));
+                }
+                give(&mut self.owners, device, *public_key, &peer.allowed_ips);
+                device.peers.insert(*public_key, peer.clone());
+            }
             Change::AddRoute(_) if device.state == LinkState::Down => return Err(Mistake::Down),
             Change::AddRule(rule) => return insert(&mut device.rules, *rule, "rule"),
             Change::AddRoute(route) => return insert(&mut device.routes, *route, "route"),
@@ -54,7 +68,10 @@ impl Memory {
             Change::RemoveAddress(address) => return remove(&mut device.addresses, address, "address"),
             Change::RemovePeer(public_key) => {
                 stats.remove(public_key);
-                return device.peers.remove(public_key).map(drop).ok_or(Mistake::Missing("peer"));
+                let peer = device.peers.remove(public_key).ok_or(Mistake::Missing("peer"))?;
+                for net in &peer.allowed_ips {
+                    self.owners.remove(net);
+                }
             }
             Change::RemoveRoute(route) => return remove(&mut device.routes, route, "route"),
             Change::RemoveRule(rule) => return remove(&mut device.rules, rule, "rule"),
@@ -68,7 +85,14 @@ impl Memory {
                     device.routes.clear(); // as the kernel does
                 }
             }
-            Change::UpdatePeer { have: _, public_key, want } => return update_peer(device, *public_key, want),
+            Change::UpdatePeer { have: _, public_key, want } => {
+                give(&mut self.owners, device, *public_key, &want.allowed_ips);
+                let peer = device.peers.get_mut(public_key).ok_or(Mistake::Missing("peer"))?;
+                for net in peer.allowed_ips.difference(&want.allowed_ips) {
+                    self.owners.remove(net);
+                }
+                *peer = Peer { endpoint: want.endpoint.or(peer.endpoint), ..want.clone() };
+            }
         }
         Ok(())
     }
@@ -76,17 +100,18 @@ impl Memory {
 
 impl Link for Memory {
     async fn observe(&mut self) -> Result<Option<Observation>, LinkError> {
-        Ok(self.0.clone())
+        Ok(self.observed.clone())
     }
 
-    async fn apply(&mut self, changes: &[Change]) -> Result<(), LinkError> {
-        changes.iter().try_for_each(|change| {
-            self.carry_out(change).map_err(|mistake| failed(format!("carry out {change:?}"), mistake.into()))
-        })
+    async fn apply(&mut self, changes: &[Change]) -> Result<LeftOut, LinkError> {
+        for change in changes {
+            self.carry_out(change).map_err(|mistake| failed(format!("carry out {change:?}"), mistake.into()))?;
+        }
+        Ok(LeftOut::default())
     }
 
     async fn remove(&mut self) -> Result<(), LinkError> {
-        self.0 = None;
+        *self = Self::new();
         Ok(())
     }
 }
@@ -116,26 +141,19 @@ fn remove<T: Ord>(set: &mut BTreeSet<T>, item: &T, what: &'static str) -> Result
     if set.remove(item) { Ok(()) } else { Err(Mistake::Missing(what)) }
 }
 
-fn add_peer(device: &mut Device, public_key: PublicKey, peer: &Peer) -> Result<(), Mistake> {
-    if device.peers.contains_key(&public_key) {
-        return Err(Mistake::Exists("peer"));
-    }
-    take_from_others(device, public_key, &peer.allowed_ips);
-    device.peers.insert(public_key, peer.clone());
-    Ok(())
-}
-
-fn update_peer(device: &mut Device, public_key: PublicKey, want: &Peer) -> Result<(), Mistake> {
-    take_from_others(device, public_key, &want.allowed_ips);
-    let peer = device.peers.get_mut(&public_key).ok_or(Mistake::Missing("peer"))?;
-    let endpoint = want.endpoint.or(peer.endpoint);
-    *peer = Peer { endpoint, ..want.clone() };
-    Ok(())
-}
-
-/// An allowed IP belongs to one peer at most: WireGuard gives it to whoever was told of it last.
-fn take_from_others(device: &mut Device, public_key: PublicKey, allowed_ips: &BTreeSet<IpNet>) {
-    for (_, other) in device.peers.iter_mut().filter(|(key, _)| **key != public_key) {
-        other.allowed_ips.retain(|net| !allowed_ips.contains(net));
+/// Takes `allowed_ips` from whoever has them.
+fn give(
+    owners: &mut BTreeMap<IpNet, PublicKey>,
+    device: &mut Device,
+    public_key: PublicKey,
+    allowed_ips: &BTreeSet<IpNet>,
+) {
+    for net in allowed_ips {
+        if let Some(former) = owners.insert(*net, public_key)
+            && former != public_key
+            && let Some(peer) = device.peers.get_mut(&former)
+        {
+            peer.allowed_ips.remove(net);
+        }
     }
 }

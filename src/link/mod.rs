@@ -1,7 +1,9 @@
 //! Our hand on one network interface: look, change, remove.
 //!
 //! Three implementations behave alike: [`Kernel`] (WireGuard in the kernel), [`Userspace`] (an embedded data plane in
-//! this process) and [`Memory`] (for tests and `--dry-run`). One suite, `tests/link.rs`, runs on each.
+//! this process) and [`Memory`] (for tests and `--dry-run`). One suite, `tests/link`, runs on each; its kernel cases run
+//! where the kernel has WireGuard, and in a virtual machine (`.ci/kernel`). What up to 10,000 peers cost
+//! is measured by `cargo bench --bench peers`, and beside `wg` by `.ci/kernel --bench`.
 
 mod around;
 mod events;
@@ -9,13 +11,16 @@ mod kernel;
 mod memory;
 mod netlink;
 mod netlink_messages;
+mod probe;
 mod rules;
 mod userspace;
 mod userspace_peers;
 mod userspace_udp;
+mod words;
 
 use std::{collections::BTreeSet, future::Future, io};
 
+use ipnet::IpNet;
 use tracing::debug;
 
 use self::netlink::Netlink;
@@ -28,7 +33,7 @@ pub use self::{
     userspace_udp::{Datagram, SideDoor},
 };
 use crate::{
-    model::{Backend, InterfaceName, Observation, PublicKey},
+    model::{Backend, InterfaceName, Observation, PublicKey, Route, Rule},
     plan::Change,
 };
 
@@ -46,14 +51,53 @@ pub trait Link: Send {
     /// Each change touches only what it names: what Linux drops along the way (IPv6 addresses of an interface going
     /// down, routes and further addresses with the last or first address) is put back, except that an interface that
     /// is down has no routes. Left out, with a warning, are IPv6 addresses and routes where IPv6 is disabled, and routes
-    /// that somebody else has already.
-    fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// that somebody else has already; those are returned, and everything else is as it was asked for.
+    fn apply(&mut self, changes: &[Change]) -> impl Future<Output = Result<LeftOut, LinkError>> + Send;
 
     /// Removes the interface with everything on it; none there is success.
     ///
     /// # Errors
     /// [`LinkError::Taken`] as for [`observe`](Self::observe).
     fn remove(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send;
+}
+
+/// What this machine did not take of changes that were carried out otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Addresses the interface does not have.
+    pub addresses: BTreeSet<IpNet>,
+    /// Routes that are not there.
+    pub routes: BTreeSet<Route>,
+    /// Rules that are not there.
+    pub rules: BTreeSet<Rule>,
+}
+
+impl LeftOut {
+    fn note(&mut self, change: &Change) {
+        match change {
+            Change::AddAddress(net) => {
+                self.addresses.insert(*net);
+            }
+            Change::AddRoute(route) => {
+                self.routes.insert(*route);
+            }
+            Change::AddRule(rule) => {
+                self.rules.insert(*rule);
+            }
+            Change::AddPeer { .. }
+            | Change::CreateInterface
+            | Change::RemoveAddress(_)
+            | Change::RemovePeer(_)
+            | Change::RemoveRoute(_)
+            | Change::RemoveRule(_)
+            | Change::SetFwmark(_)
+            | Change::SetListenPort(_)
+            | Change::SetMtu(_)
+            | Change::SetPrivateKey(_)
+            | Change::SetState(_)
+            | Change::UpdatePeer { .. } => {}
+        }
+    }
 }
 
 /// A link of the kind that was chosen when the program ran.
@@ -113,6 +157,14 @@ pub enum Advice {
 }
 
 impl LinkError {
+    /// Says more precisely what was tried.
+    fn named(self, action: String) -> Self {
+        match self {
+            Self::Denied { source, .. } | Self::Failed { source, .. } => failed(action, source),
+            Self::Absent | Self::NoTun | Self::Taken(_) => self,
+        }
+    }
+
     /// Returns what the caller can do.
     pub fn advice(&self) -> Advice {
         match self {
@@ -127,16 +179,17 @@ impl LinkError {
 /// Finds out what this machine can do: kernel WireGuard if it is there, else the userspace data plane. With `forced`
 /// only that one is tried.
 ///
-/// The kernel is asked by making and deleting an interface with a random name, which also loads its module.
+/// The kernel is asked by making and deleting an interface with a random name, which also loads its module. One that an
+/// earlier probe left behind, killed in between, is deleted.
 ///
 /// # Errors
 /// [`LinkError::Absent`] only if the kernel is forced; [`LinkError::NoTun`] and [`LinkError::Denied`] if the choice
 /// cannot work here. Lacking rights for the kernel is never taken for a missing kernel.
 pub async fn choose(forced: Option<Backend>) -> Result<Backend, LinkError> {
     match forced {
-        Some(Backend::Kernel) => kernel::probe().await?,
+        Some(Backend::Kernel) => probe::kernel().await?,
         Some(Backend::Userspace) => userspace::probe().await?,
-        None => match kernel::probe().await {
+        None => match probe::kernel().await {
             Ok(()) => {}
             Err(LinkError::Absent) => {
                 debug!("kernel has no WireGuard, taking the userspace data plane");
@@ -170,8 +223,8 @@ pub fn open(backend: Backend, name: InterfaceName, keys: BTreeSet<PublicKey>) ->
 /// [`LinkError::Denied`] and [`LinkError::Failed`] if the kernel does not list or remove them.
 pub async fn sweep(known: &[InterfaceName]) -> Result<usize, LinkError> {
     let netlink = Netlink::open()?;
-    let there = netlink.names().await?;
-    let there: Vec<InterfaceName> = there.iter().filter_map(|name| name.parse().ok()).collect();
+    let there = netlink.interfaces().await?;
+    let there: Vec<InterfaceName> = there.iter().filter_map(|found| found.name.parse().ok()).collect();
     let wanted: BTreeSet<u32> = known.iter().chain(&there).map(|name| name.mark().get()).collect();
     netlink.sweep_rules(|mark| wanted.contains(&mark)).await
 }
@@ -186,7 +239,7 @@ pub async fn clear_rules(interface: &InterfaceName) -> Result<(), LinkError> {
 
 /// Lists the names of all interfaces in this network namespace.
 pub async fn interface_names() -> Result<BTreeSet<String>, LinkError> {
-    Netlink::open()?.names().await
+    Ok(Netlink::open()?.interfaces().await?.into_iter().map(|found| found.name).collect())
 }
 
 /// Log directives that keep the libraries below this module quiet, for the default filter of the program: the data
@@ -212,7 +265,7 @@ impl Link for AnyLink {
         }
     }
 
-    async fn apply(&mut self, changes: &[Change]) -> Result<(), LinkError> {
+    async fn apply(&mut self, changes: &[Change]) -> Result<LeftOut, LinkError> {
         match self {
             Self::Kernel(link) => link.apply(changes).await,
             Self::Memory(link) => link.apply(changes).await,

@@ -17,10 +17,9 @@ use rtnetlink::{LinkUnspec, LinkWireguard};
 use tracing::{debug, warn};
 
 use super::{
-    LinkError, failed,
-    netlink_messages::{
-        Found, Place, address_of, adds_ipv6, found, name_of, refused, request_for, route_of, route_query,
-    },
+    LeftOut, LinkError, failed,
+    netlink_messages::{Found, Place, address_of, adds_ipv6, found, refused, request_for, route_of, route_query},
+    words::describe,
 };
 use crate::{
     model::{InterfaceName, LinkState, Route, Rule},
@@ -57,10 +56,10 @@ impl Netlink {
         }
     }
 
-    /// Lists the names of all interfaces.
-    pub(super) async fn names(&self) -> Result<BTreeSet<String>, LinkError> {
+    /// Lists all interfaces.
+    pub(super) async fn interfaces(&self) -> Result<Vec<Found>, LinkError> {
         let replies = self.list(Message::GetLink(LinkMessage::default()), "list interfaces").await?;
-        Ok(replies.into_iter().filter_map(name_of).collect())
+        Ok(replies.iter().filter_map(found).collect())
     }
 
     /// Reads the rules of an interface, whether it is there or not.
@@ -125,14 +124,23 @@ impl Netlink {
     }
 
     /// Carries out changes of addresses, routes, MTU and state on one interface; other changes are not its business.
-    pub(super) async fn apply(&self, name: &InterfaceName, index: u32, changes: &[Change]) -> Result<(), LinkError> {
+    pub(super) async fn apply(
+        &self,
+        name: &InterfaceName,
+        index: u32,
+        changes: &[Change],
+        left_out: &mut LeftOut,
+    ) -> Result<(), LinkError> {
         for run in changes.chunk_by(|a, b| discriminant(a) == discriminant(b)) {
             match run[0] {
                 Change::RemoveAddress(_) | Change::SetState(LinkState::Down) => {
                     let addresses = self.addresses(index).await?;
                     let routes = self.routes(name, index).await?;
-                    self.send(name, index, run).await?;
-                    self.restore(name, index, run, addresses, routes).await?;
+                    self.send(name, index, run, left_out).await?;
+                    let lost = self.lost(name, index, run, addresses, routes).await?;
+                    for run in lost.chunk_by(|a, b| discriminant(a) == discriminant(b)) {
+                        self.send(name, index, run, left_out).await?;
+                    }
                 }
                 Change::AddAddress(_)
                 | Change::AddPeer { .. }
@@ -147,39 +155,46 @@ impl Netlink {
                 | Change::SetMtu(_)
                 | Change::SetPrivateKey(_)
                 | Change::SetState(LinkState::Up)
-                | Change::UpdatePeer { .. } => self.send(name, index, run).await?,
+                | Change::UpdatePeer { .. } => self.send(name, index, run, left_out).await?,
             }
         }
         Ok(())
     }
 
-    /// Puts back what Linux dropped beside what it was told to: with a first address others of its range, with a last
-    /// one the routes, with an interface going down its IPv6 addresses.
-    async fn restore(
+    /// Says how to put back what Linux dropped beside what it was told to: with a first address others of its range,
+    /// with a last one the routes, with an interface going down its IPv6 addresses.
+    async fn lost(
         &self,
         name: &InterfaceName,
         index: u32,
         done: &[Change],
         addresses: BTreeSet<IpNet>,
         routes: BTreeSet<Route>,
-    ) -> Result<(), LinkError> {
+    ) -> Result<Vec<Change>, LinkError> {
         let left = self.addresses(index).await?;
-        let meant = |net: &IpNet| left.contains(net) || done.contains(&Change::RemoveAddress(*net));
-        let lost = addresses.into_iter().filter(|net| !meant(net)).map(Change::AddAddress);
-        self.send(name, index, &lost.collect::<Vec<_>>()).await?;
-        if done.contains(&Change::SetState(LinkState::Down)) {
-            return Ok(());
+        let removed = |change: &Change| if let Change::RemoveAddress(net) = change { Some(*net) } else { None };
+        let meant: BTreeSet<IpNet> = done.iter().filter_map(removed).collect();
+        let addresses = addresses.into_iter().filter(|net| !left.contains(net) && !meant.contains(net));
+        let mut lost: Vec<_> = addresses.map(Change::AddAddress).collect();
+        if !done.contains(&Change::SetState(LinkState::Down)) {
+            let left = self.routes(name, index).await?;
+            lost.extend(routes.into_iter().filter(|route| !left.contains(route)).map(Change::AddRoute));
         }
-        let left = self.routes(name, index).await?;
-        let lost = routes.into_iter().filter(|route| !left.contains(route)).map(Change::AddRoute);
-        self.send(name, index, &lost.collect::<Vec<_>>()).await
+        Ok(lost)
     }
 
     /// Sends one request per change, many in a datagram.
-    async fn send(&self, name: &InterfaceName, index: u32, changes: &[Change]) -> Result<(), LinkError> {
+    async fn send(
+        &self,
+        name: &InterfaceName,
+        index: u32,
+        changes: &[Change],
+        left_out: &mut LeftOut,
+    ) -> Result<(), LinkError> {
         let mut changes: Vec<&Change> = changes.iter().collect();
         if changes.iter().any(|change| adds_ipv6(change)) && ipv6_is_off(name) {
             warn!(interface = %name, "IPv6 is disabled here, leaving out its addresses and routes");
+            changes.iter().filter(|change| adds_ipv6(change)).for_each(|change| left_out.note(change));
             changes.retain(|change| !adds_ipv6(change));
         }
         let place = Place { index, mark: name.mark().get() };
@@ -192,12 +207,15 @@ impl Netlink {
             while let Some(answer) = answers.next().await {
                 if let NetlinkPayload::Error(error) = answer.payload
                     && error.code.is_some()
+                    && let Some(change) = refused(&error.header, batch, place)
                 {
-                    let (what, source) = (refused(&error.header, batch, place), error.to_io());
-                    if is(&source, Errno::EEXIST) && what.starts_with("add route") {
+                    let (what, source) = (describe(change, name), error.to_io());
+                    let is_there = is(&source, Errno::EEXIST);
+                    if is_there && matches!(change, Change::AddRoute(_)) {
                         // Somebody else's route; taking it over would cut off whatever is behind it.
-                        warn!(interface = %name, "cannot {what}: there is such a route already, leaving it out");
-                    } else if is(&source, Errno::EEXIST) && what.starts_with("add a routing rule") {
+                        warn!("cannot {what}: there is such a route already, leaving it out");
+                        left_out.note(change);
+                    } else if is_there && matches!(change, Change::AddRule(_)) {
                         // Left over from a crash, and right.
                     } else if first.is_none() {
                         first = Some((what, source));
@@ -205,7 +223,7 @@ impl Netlink {
                 }
             }
             if let Some((what, source)) = first {
-                return Err(failed(format!("{what} interface {name}"), source));
+                return Err(failed(what, source));
             }
         }
         Ok(())

@@ -40,6 +40,8 @@ pub(super) struct Found {
     pub(super) kind: Option<InfoKind>,
     /// Largest packet in bytes.
     pub(super) mtu: u16,
+    /// What it is called.
+    pub(super) name: String,
     /// Whether the administrator has it up.
     pub(super) state: LinkState,
 }
@@ -50,9 +52,10 @@ pub(super) fn found(reply: &Message) -> Option<Found> {
         return None;
     };
     let state = if link.header.flags.contains(LinkFlags::Up) { LinkState::Up } else { LinkState::Down };
-    let mut found = Found { index: link.header.index, kind: None, mtu: 0, state };
+    let mut found = Found { index: link.header.index, kind: None, mtu: 0, name: String::new(), state };
     for attribute in &link.attributes {
         match attribute {
+            LinkAttribute::IfName(name) => found.name.clone_from(name),
             LinkAttribute::LinkInfo(infos) => {
                 found.kind = infos.iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.clone()),
@@ -64,17 +67,6 @@ pub(super) fn found(reply: &Message) -> Option<Found> {
         }
     }
     Some(found)
-}
-
-/// Reads an interface's name.
-pub(super) fn name_of(reply: Message) -> Option<String> {
-    let Message::NewLink(link) = reply else {
-        return None;
-    };
-    link.attributes.into_iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name),
-        _ => None,
-    })
 }
 
 /// Reads an address of the interface `index` that is not link-local.
@@ -209,34 +201,12 @@ fn route_message(route: &Route, place: Place) -> RouteMessage {
     message
 }
 
-/// Names the change that the kernel refused: its answer carries the request, of which the place in the batch is told
+/// Finds the change that the kernel refused: its answer carries the request, of which the place in the batch is told
 /// by the body.
-pub(super) fn refused(request: &[u8], batch: &[&Change], place: Place) -> String {
+pub(super) fn refused<'a>(request: &[u8], batch: &[&'a Change], place: Place) -> Option<&'a Change> {
     let body = NetlinkMessage::<Message>::deserialize(request).ok().map(|message| message.payload);
     let same = |change: &&&Change| request_for(change, place).is_some_and(|sent| Some(sent.payload) == body);
-    let change = batch.iter().find(same).or(batch.first());
-    change.map_or_else(|| "change".to_owned(), |change| describe(change))
-}
-
-fn describe(change: &Change) -> String {
-    match change {
-        Change::AddAddress(net) => format!("add address {net} to"),
-        Change::AddRoute(route) => format!("add route {} to", route.destination),
-        Change::AddRule(_) => "add a routing rule for".to_owned(),
-        Change::RemoveAddress(net) => format!("remove address {net} from"),
-        Change::RemoveRoute(route) => format!("remove route {} from", route.destination),
-        Change::RemoveRule(_) => "remove a routing rule for".to_owned(),
-        Change::SetMtu(mtu) => format!("set MTU {mtu} on"),
-        Change::SetState(LinkState::Down) => "take down".to_owned(),
-        Change::SetState(LinkState::Up) => "bring up".to_owned(),
-        Change::AddPeer { .. }
-        | Change::CreateInterface
-        | Change::RemovePeer(_)
-        | Change::SetFwmark(_)
-        | Change::SetListenPort(_)
-        | Change::SetPrivateKey(_)
-        | Change::UpdatePeer { .. } => "change".to_owned(),
-    }
+    batch.iter().find(same).or(batch.first()).copied()
 }
 
 /// Whether a change needs IPv6.

@@ -22,12 +22,13 @@ use nix::errno::Errno;
 use tokio::runtime::{self, Runtime};
 
 use super::{
-    Class, Link, LinkError, failed,
+    Class, LeftOut, Link, LinkError, failed,
     netlink::Netlink,
     netlink_messages::Found,
     runs,
-    userspace_peers::{Figures, edit, read},
+    userspace_peers::{Figures, clear, edit, read},
     userspace_udp::{SideDoor, Sockets},
+    words::describe,
 };
 use crate::{
     model::{Device, InterfaceName, LinkState, Observation},
@@ -101,10 +102,12 @@ impl Userspace {
             return Err(LinkError::Taken(name));
         };
         self.tunnel = Some(Tunnel { index, door, plane: Arc::new(plane), running: false });
-        self.netlink.apply(&self.name, index, &[Change::SetMtu(Device::blank().mtu)]).await
+        let mtu = [Change::SetMtu(Device::blank().mtu)];
+        self.netlink.apply(&self.name, index, &mtu, &mut LeftOut::default()).await
     }
 
-    async fn carry_out(&mut self, changes: &[Change]) -> Result<(), LinkError> {
+    async fn carry_out(&mut self, changes: &[Change]) -> Result<LeftOut, LinkError> {
+        let mut left_out = LeftOut::default();
         for (class, run) in runs(changes) {
             if class == Class::Create {
                 self.create().await?;
@@ -115,23 +118,25 @@ impl Userspace {
             };
             match class {
                 Class::Create => {}
-                Class::Network => self.netlink.apply(&self.name, index, run).await?,
+                Class::Network => self.netlink.apply(&self.name, index, run, &mut left_out).await?,
                 Class::WireGuard => self.configure(run).await?,
             }
         }
-        Ok(())
+        Ok(left_out)
     }
 
     async fn configure(&mut self, changes: &[Change]) -> Result<(), LinkError> {
         let Tunnel { plane, .. } = self.tunnel.as_ref().ok_or_else(|| self.gone())?;
         let plane = Arc::clone(plane);
-        let changes = changes.to_vec();
-        let action = format!("configure interface {}", self.name);
-        let edited = self.on_plane(async move { edit_all(&plane, changes).await }).await?;
+        let edits = changes.to_vec();
+        let edited = self.on_plane(async move { edit_all(&plane, edits).await }).await?;
         if let (Err(Refusal { silent: true, .. }), Some(tunnel)) = (&edited, &mut self.tunnel) {
             tunnel.running = false;
         }
-        edited.map_err(|Refusal { source, .. }| failed(action, source))
+        edited.map_err(|Refusal { at, source, silent: _ }| match at.and_then(|at| changes.get(at)) {
+            Some(change) => failed(describe(change, &self.name), source),
+            None => failed(format!("configure interface {}", self.name), source),
+        })
     }
 
     /// Runs the data plane if the interface is up and has a key, else silences it.
@@ -199,14 +204,15 @@ impl Link for Userspace {
         Ok(Some(Observation { device, stats }))
     }
 
-    async fn apply(&mut self, changes: &[Change]) -> Result<(), LinkError> {
+    async fn apply(&mut self, changes: &[Change]) -> Result<LeftOut, LinkError> {
         let outcome = self.carry_out(changes).await;
         // Also after an error: an interface that came up must not stay silent.
         let settled = match self.find().await? {
             Some(Found { state, .. }) => self.settle(state).await,
             None => Ok(()),
         };
-        outcome.and(settled)
+        let left_out = outcome?;
+        settled.map(|()| left_out)
     }
 
     async fn remove(&mut self) -> Result<(), LinkError> {
@@ -274,6 +280,8 @@ fn refused(name: &InterfaceName, error: GotatunError) -> LinkError {
 
 /// Why changes of keys, port or peers were refused.
 struct Refusal {
+    /// Which of the changes it was; `None` if none of them in particular.
+    at: Option<usize>,
     /// The data plane has no socket left and is suspended.
     silent: bool,
     source: io::Error,
@@ -282,8 +290,12 @@ struct Refusal {
 async fn edit_all(plane: &Plane, changes: Vec<Change>) -> Result<(), Refusal> {
     let old_port = plane.read(async |device| device.listen_port()).await;
     let written = plane.write(async |device: &mut Write<'_>| {
-        for change in &changes {
-            edit(device, change).await?;
+        let cleared = clear(device, &changes).await;
+        for (at, change) in changes.iter().enumerate() {
+            if cleared && matches!(change, Change::RemovePeer(_)) {
+                continue;
+            }
+            edit(device, change).await.map_err(|source| Refusal { at: Some(at), silent: false, source })?;
         }
         Ok(())
     });
@@ -292,7 +304,7 @@ async fn edit_all(plane: &Plane, changes: Vec<Change>) -> Result<(), Refusal> {
         Err(error) => (Ok(()), Err(error)),
     };
     let Err(error) = insist(plane, bound).await else {
-        return edited.map_err(|source| Refusal { silent: false, source });
+        return edited;
     };
     // The old socket is closed already, and without one the tunnel would stay dead.
     let back = reconnect(plane, Some(old_port)).await;
@@ -300,7 +312,9 @@ async fn edit_all(plane: &Plane, changes: Vec<Change>) -> Result<(), Refusal> {
     if silent {
         plane.suspend().await;
     }
-    Err(Refusal { silent, source: system_error(error) })
+    // Only a port can be taken, whatever else opened the sockets anew.
+    let at = changes.iter().position(|change| matches!(change, Change::SetListenPort(_)));
+    Err(Refusal { at, silent, source: system_error(error) })
 }
 
 /// Lets the data plane run, with or without peers.

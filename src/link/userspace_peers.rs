@@ -55,6 +55,23 @@ pub(super) async fn read(plane: &Plane) -> Figures {
         .await
 }
 
+/// Removes all peers at once if that is what `changes` ask for; returns whether it was. gotatun goes through everybody's
+/// allowed IPs for each peer it removes, so that thousands take minutes one by one.
+pub(super) async fn clear(device: &mut configure::DeviceWrite<'_, Transports>, changes: &[Change]) -> bool {
+    let removed = |change: &Change| if let Change::RemovePeer(public_key) = change { Some(*public_key) } else { None };
+    let removed: BTreeSet<PublicKey> = changes.iter().filter_map(removed).collect();
+    // Sockets are opened anew, which a few peers are not worth.
+    if removed.len() < MANY {
+        return false;
+    }
+    let peers = device.peers().await;
+    let all = peers.iter().all(|there| removed.contains(&PublicKey(there.peer.public_key.to_bytes())));
+    if all {
+        device.clear_peers();
+    }
+    all
+}
+
 /// Carries out one change of keys, port or peers; other changes are not its business.
 ///
 /// An allowed IP is expected to be free: `diff` takes it from its old peer first.
@@ -144,3 +161,6 @@ fn peer_from(peer: &GotatunPeer) -> Peer {
 fn network(net: IpNet) -> ipnetwork::IpNetwork {
     ipnetwork::IpNetwork::new(net.addr(), net.prefix_len()).expect("an IpNet's prefix length fits its address")
 }
+
+/// Peers that are quickly removed one by one.
+const MANY: usize = 100;

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use super::MembershipError;
+use super::{MembershipError, tunnel::Look};
 use crate::{
     firewall::{self, Done, Firewall},
     link,
@@ -35,8 +35,12 @@ impl Fence {
         &mut self,
         assignment: &'a Assignment,
         setting: Option<FirewallSetting>,
+        look: Look,
     ) -> Cow<'a, Assignment> {
         let (status, error) = match plan::wall(&assignment.access, setting) {
+            Wall::Rules(ruleset) if look == Look::Remembered && self.firewall.has(&ruleset) => {
+                (FirewallStatus::Enforced { rules: ruleset.rules }, None)
+            }
             Wall::Ignored => (FirewallStatus::Ignored, self.firewall.clear().await.err()),
             Wall::Open => (FirewallStatus::Open, self.firewall.clear().await.err()),
             Wall::Rules(ruleset) => match (self.firewall.enforce(&ruleset).await, setting) {

@@ -18,7 +18,7 @@ use super::{
     found::{choose_interface, found, lock_names},
     glance,
     redeem::Redeemed,
-    tunnel::{self, listen_port},
+    tunnel::{self, Look, listen_port},
     watch::Watch,
 };
 use crate::{
@@ -160,7 +160,7 @@ async fn enter(
         Greeting::Again | Greeting::Offline => Redeemed::Earlier,
         Greeting::Further | Greeting::New => {
             watch.enter(Stage::Redeem);
-            let have = work.tunnel.observe().await?;
+            let have = work.tunnel.recent().await?;
             let port = listen_port(&work.membership, have)?;
             work.look_out(port, &[]);
             work.redeem(port).await?
@@ -214,7 +214,7 @@ pub(super) async fn ready(hands: &Hands, request: &JoinRequest) -> Result<(Work,
 /// Makes everything ready that needs no server, so that whatever this machine lacks is found before a key is spent.
 async fn prepare(hands: &Hands, request: &JoinRequest) -> Result<(Work, Greeting), MembershipError> {
     let (mut work, greeting, before) = open(hands, request).await?;
-    let have = work.tunnel.observe().await?;
+    let have = work.tunnel.recent().await?;
     tunnel::refuse_taken_port(&work.membership, have)?;
     if work.has_new_settings && work.membership.enrolled().is_some() {
         work.save()?;
@@ -340,7 +340,7 @@ async fn await_networks(
         work.promote_key().await?;
         if !assignment.nodes.is_empty() {
             watch.enter(Stage::Interface);
-            let changes = work.apply(&assignment).await?;
+            let changes = work.apply(&assignment, Look::Afresh).await?;
             work.tell_port(&assignment, changes).await?;
         }
         let wait = match joining.judge(&assignment, clock::now()) {

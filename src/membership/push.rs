@@ -1,6 +1,10 @@
 //! What the server's broker is good for: where it is, and peers that come from it.
 
-use super::{MembershipError, News, Round, Work, round::lists_differ, tunnel};
+use super::{
+    MembershipError, News, Round, Work,
+    round::lists_differ,
+    tunnel::{self, Look},
+};
 use crate::{
     control::{self, Access, PeerSnapshot, Push, PushedPeers, SnapshotAge},
     model::{Assignment, Names, NetworkName},
@@ -59,6 +63,7 @@ impl Work {
             }
             return Ok(Round { changes: 0, news: News::Nothing });
         }
-        self.take_over(&before, now).await
+        // Whoever else changes the interface is told of by the kernel, and a look follows.
+        self.take_over(&before, now, Look::Remembered).await
     }
 }

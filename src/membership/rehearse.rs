@@ -1,9 +1,6 @@
 //! A join that changes nothing: what would happen, as far as it can be known without spending a use.
 
-use super::{
-    Hands, JoinRequest, MembershipError, join,
-    tunnel::{self, Step},
-};
+use super::{Hands, JoinRequest, MembershipError, join, tunnel};
 use crate::{
     control::{self, Freshness, Refusal},
     facts,
@@ -56,11 +53,10 @@ pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal,
     }
     work.authenticate().await?;
     let assignment = work.pull(Freshness::Cached).await?;
-    let have = work.tunnel.observe().await?.cloned();
+    let have = work.tunnel.recent().await?.cloned();
     let surroundings = tunnel::surroundings(&work.membership, work.rest.addresses()).await?;
     let trials = Trials::default();
-    let Step { changes, withheld } =
-        tunnel::step(&work.membership, &assignment, have.as_ref(), &surroundings, &trials)?;
+    let (changes, withheld) = tunnel::changes(&work.membership, &assignment, have.as_ref(), &surroundings, &trials)?;
     let mut imagined = Memory::with(have);
     imagined.apply(&changes).await?;
     let after = imagined.observe().await?;

@@ -9,7 +9,10 @@
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{MembershipError, Work, tunnel};
+use super::{
+    MembershipError, Work,
+    tunnel::{self, Look},
+};
 use crate::{
     control::{self, Freshness},
     model::PrivateKey,
@@ -33,12 +36,12 @@ impl Work {
             return Err(MembershipError::Unconfirmed(self.membership.server.clone()));
         }
         let before = self.assignment();
-        self.take_over(&before, assignment).await.map(|_| ())
+        self.take_over(&before, assignment, Look::Afresh).await.map(|_| ())
     }
 
     /// Tells the server the key that it should know.
     async fn announce_key(&mut self) -> Result<(), MembershipError> {
-        let have = self.tunnel.observe().await?;
+        let have = self.tunnel.recent().await?;
         let port = tunnel::listen_port(&self.membership, have)?;
         let update = control::update_host(&self.membership, &self.facts(), port);
         self.report(&update).await

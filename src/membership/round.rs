@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{MembershipError, Work, describe};
+use super::{MembershipError, Work, describe, tunnel::Look};
 use crate::{
     control::Freshness,
     daemon::clock,
@@ -64,7 +64,7 @@ impl Work {
 
     /// Sees to it that the server, found elsewhere than before, can be reached past a default route of ours.
     async fn keep_way(&mut self) {
-        if self.rest.addresses() == *self.tunnel.servers() {
+        if self.tunnel.servers() == Some(&self.rest.addresses()) {
             return;
         }
         if let Err(error) = self.bring_up().await {
@@ -105,7 +105,7 @@ impl Work {
         if peers != Peers::Pushed {
             self.learn_names(&before, &mut assignment).await;
         }
-        let round = self.take_over(&before, assignment.clone()).await?;
+        let round = self.take_over(&before, assignment.clone(), Look::Afresh).await?;
         self.tell_port(&assignment, round.changes).await?;
         self.confirm_leaving(&assignment).await?;
         if round.news != News::Nothing {
@@ -130,11 +130,12 @@ impl Work {
         &mut self,
         before: &Assignment,
         assignment: Assignment,
+        look: Look,
     ) -> Result<Round, MembershipError> {
         let news = news(before, &assignment);
         let changes = match self.membership.switch {
             Switch::Off => 0,
-            Switch::On => self.apply(&assignment).await?,
+            Switch::On => self.apply(&assignment, look).await?,
         };
         let known = self.membership.enrolled().map(|enrolled| &enrolled.server_addresses);
         if news != News::Nothing || known != Some(&self.rest.addresses()) {

@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16, time::Instant};
 use crate::{
     daemon::clock,
     facts,
-    link::{self, AnyLink, Around, Link, SideDoor},
+    link::{self, AnyLink, Around, LeftOut, Link, SideDoor},
     model::{
-        Assignment, Backend, FirewallStatus, InterfaceName, Membership, Observation, Surroundings, Switch, Withheld,
+        Assignment, Backend, Device, FirewallStatus, InterfaceName, Membership, Observation, Surroundings, Switch,
+        Withheld,
     },
     plan::{self, Change, Target, Trials, Vicinity},
 };
@@ -17,19 +18,30 @@ use super::{MembershipError, OWN_PREFIX, fence::Fence};
 /// The interface of one membership, open for changes.
 #[derive(Debug)]
 pub struct Tunnel {
+    /// The last plan that was carried out.
+    applied: Vec<Change>,
+    /// What there was around the interface when that was last looked at.
+    around: Option<Surroundings>,
     backend: Backend,
     fence: Fence,
     /// What this machine did not take of the last plan, as IPv6 addresses where IPv6 is off; not asked for again.
     futile: Vec<Change>,
-    /// What the interface looked like last; `None` when there was none.
+    /// What the interface looked like last, or must look like after the last plan; `None` when there was none.
     last: Option<Observation>,
     link: AnyLink,
-    /// The server's addresses when the interface was last put in order.
-    servers: BTreeSet<IpAddr>,
     /// Where peers are looked for in this machine's own networks.
     trials: Trials,
     /// What the server asked for and did not get when the interface was last put in order.
     withheld: BTreeSet<Withheld>,
+}
+
+/// What a plan starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// What the interface looks like now.
+    Afresh,
+    /// What it looked like last; whatever somebody else did since is left for the next look.
+    Remembered,
 }
 
 impl Tunnel {
@@ -37,16 +49,21 @@ impl Tunnel {
     pub fn open(backend: Backend, membership: &Membership) -> Result<Self, MembershipError> {
         let keys = membership.identity.interface_keys();
         let link = link::open(backend, membership.interface.clone(), keys)?;
-        Ok(Self {
+        Ok(Self::over(link, backend, membership.interface.clone()))
+    }
+
+    fn over(link: AnyLink, backend: Backend, interface: InterfaceName) -> Self {
+        Self {
+            applied: Vec::new(),
+            around: None,
             backend,
-            fence: Fence::new(membership.interface.clone()),
+            fence: Fence::new(interface),
             futile: Vec::new(),
             last: None,
             link,
-            servers: BTreeSet::new(),
             trials: Trials::default(),
             withheld: BTreeSet::new(),
-        })
+        }
     }
 
     /// Who carries the packets.
@@ -56,7 +73,17 @@ impl Tunnel {
 
     /// Looks at the interface.
     pub async fn observe(&mut self) -> Result<Option<&Observation>, MembershipError> {
+        // Whatever was known is not, if looking fails.
+        self.last = None;
         self.last = self.link.observe().await?;
+        Ok(self.last.as_ref())
+    }
+
+    /// What the interface looked like when it was last looked at; looks if it was not there or was not looked at yet.
+    pub async fn recent(&mut self) -> Result<Option<&Observation>, MembershipError> {
+        if self.last.is_none() {
+            self.observe().await?;
+        }
         Ok(self.last.as_ref())
     }
 
@@ -70,9 +97,9 @@ impl Tunnel {
         &self.withheld
     }
 
-    /// The server's addresses when the interface was last put in order.
-    pub fn servers(&self) -> &BTreeSet<IpAddr> {
-        &self.servers
+    /// The server's addresses when the interface was last put in order; `None` before.
+    pub fn servers(&self) -> Option<&BTreeSet<IpAddr>> {
+        self.around.as_ref().map(|around| &around.servers)
     }
 
     /// What became of the server's access rules; `None` before the interface was put in order.
@@ -88,37 +115,82 @@ impl Tunnel {
     /// Brings the packet filter and then the interface in step with `assignment`; returns how many changes the
     /// interface took.
     ///
-    /// `servers` are the enrollment server's addresses, which no route may take into the tunnel; `public` are this
-    /// host's addresses as others see it.
+    /// What comes of changes that all succeeded is known without another look, except a port that the system chose, and
+    /// except that a plan which comes again may never have had an effect. `servers` are the enrollment server's
+    /// addresses, which no route may take into the tunnel; `public` are this host's addresses as others see it.
     pub async fn apply(
         &mut self,
         membership: &Membership,
         assignment: &Assignment,
         servers: BTreeSet<IpAddr>,
         public: &[IpAddr],
+        look: Look,
     ) -> Result<usize, MembershipError> {
-        self.servers.clone_from(&servers);
-        let surroundings = surroundings(membership, servers).await?;
-        let assignment = &*self.fence.prepare(assignment, membership.policy.firewall).await;
-        self.observe().await?;
+        let surroundings = self.surroundings(membership, servers, look).await?;
+        let assignment = &*self.fence.prepare(assignment, membership.policy.firewall, look).await;
+        match look {
+            Look::Afresh => self.observe().await?,
+            Look::Remembered => self.recent().await?,
+        };
         let attached = if assignment.nearby.is_empty() { Vec::new() } else { facts::private_networks(&[OWN_PREFIX]) };
         let around = Vicinity { attached: &attached, public };
         self.trials.advance(assignment, self.last.as_ref(), around, clock::now());
-        let Step { changes, withheld } = step(membership, assignment, self.last.as_ref(), &surroundings, &self.trials)?;
-        if withheld != self.withheld {
-            for withheld in withheld.difference(&self.withheld) {
-                tracing::warn!(interface = %membership.interface, "{withheld}");
-            }
-            self.withheld = withheld;
-        }
-        if changes == self.futile {
+        let Target { device: want, withheld } =
+            want(membership, assignment, self.last.as_ref(), &surroundings, &self.trials)?;
+        self.withhold(membership, withheld);
+        let changes = plan::diff(self.last.as_ref().map(|have| &have.device), &want);
+        if changes.is_empty() || changes == self.futile {
             return Ok(0);
         }
         tracing::info!(interface = %membership.interface, changes = changes.len(), "changing the interface");
-        self.link.apply(&changes).await?;
-        self.observe().await?;
-        self.futile = step(membership, assignment, self.last.as_ref(), &surroundings, &self.trials)?.changes;
-        Ok(changes.len())
+        let left_out = match self.link.apply(&changes).await {
+            Ok(left_out) => left_out,
+            Err(error) => {
+                // Some of it may be done; the next plan starts from there.
+                if let Err(error) = self.observe().await {
+                    tracing::debug!(%error, "cannot see how far the changes got");
+                }
+                return Err(error.into());
+            }
+        };
+        let (count, whole) = (changes.len(), left_out == LeftOut::default());
+        let known = want.listen_port.is_some() && changes != self.applied;
+        if known {
+            self.last = Some(outcome(want, &left_out, &changes, self.last.take()));
+        } else {
+            self.observe().await?;
+        }
+        self.applied = changes;
+        self.futile = if known && whole {
+            Vec::new()
+        } else {
+            self::changes(membership, assignment, self.last.as_ref(), &surroundings, &self.trials)?.0
+        };
+        Ok(count)
+    }
+
+    /// What there is around the interface; from memory only while the server is where it was.
+    async fn surroundings(
+        &mut self,
+        membership: &Membership,
+        servers: BTreeSet<IpAddr>,
+        look: Look,
+    ) -> Result<Surroundings, MembershipError> {
+        match &self.around {
+            Some(around) if look == Look::Remembered && around.servers == servers => Ok(around.clone()),
+            Some(_) | None => {
+                let around = surroundings(membership, servers).await?;
+                self.around = Some(around.clone());
+                Ok(around)
+            }
+        }
+    }
+
+    fn withhold(&mut self, membership: &Membership, withheld: BTreeSet<Withheld>) {
+        for withheld in withheld.difference(&self.withheld) {
+            tracing::warn!(interface = %membership.interface, "{withheld}");
+        }
+        self.withheld = withheld;
     }
 
     /// The way beside WireGuard through its own port, and that port; `None` where the kernel has it.
@@ -142,25 +214,46 @@ impl Tunnel {
     }
 }
 
-/// What has to be done on an interface.
-#[derive(Debug)]
-pub(super) struct Step {
-    pub(super) changes: Vec<Change>,
-    /// What the server asks for beyond that.
-    pub(super) withheld: BTreeSet<Withheld>,
+/// What an interface looks like after `changes` to `want`, of which `left_out` was not taken.
+fn outcome(want: Device, left_out: &LeftOut, changes: &[Change], before: Option<Observation>) -> Observation {
+    let mut stats = before.map(|before| before.stats).unwrap_or_default();
+    for change in changes {
+        // A peer made anew starts from nothing.
+        if let Change::RemovePeer(public_key) = change {
+            stats.remove(public_key);
+        }
+    }
+    let LeftOut { addresses, routes, rules } = left_out;
+    let mut device = want;
+    device.addresses.retain(|net| !addresses.contains(net));
+    device.routes.retain(|route| !routes.contains(route));
+    device.rules.retain(|rule| !rules.contains(rule));
+    Observation { device, stats }
 }
 
 /// Decides what has to change on an interface that looks like `have`.
 ///
 /// # Errors
 /// [`MembershipError::Overlap`] if a range is in use already and the owner wants none of the assignment then.
-pub(super) fn step(
+pub(super) fn changes(
     membership: &Membership,
     assignment: &Assignment,
     have: Option<&Observation>,
     surroundings: &Surroundings,
     trials: &Trials,
-) -> Result<Step, MembershipError> {
+) -> Result<(Vec<Change>, BTreeSet<Withheld>), MembershipError> {
+    let Target { device, withheld } = want(membership, assignment, have, surroundings, trials)?;
+    Ok((plan::diff(have.map(|have| &have.device), &device), withheld))
+}
+
+/// Decides what an interface that looks like `have` should look like.
+fn want(
+    membership: &Membership,
+    assignment: &Assignment,
+    have: Option<&Observation>,
+    surroundings: &Surroundings,
+    trials: &Trials,
+) -> Result<Target, MembershipError> {
     let Membership { identity, interface, policy, server, .. } = membership;
     let target = plan::target(assignment, policy, interface, &identity.private_key, surroundings);
     let Target { device, withheld } =
@@ -176,17 +269,17 @@ pub(super) fn step(
             Err(_) => current.unwrap_or(port),
         });
     }
-    Ok(Step { changes: plan::diff(have.map(|have| &have.device), &want), withheld })
+    Ok(Target { device: want, withheld })
 }
 
 /// What of the saved assignment would be left out now, without the server.
 pub(super) async fn withheld(membership: &Membership, have: &Observation) -> BTreeSet<Withheld> {
     let (Some(enrolled), Switch::On) = (membership.enrolled(), membership.switch) else { return BTreeSet::new() };
     match surroundings(membership, enrolled.server_addresses.clone()).await {
-        Ok(surroundings) => step(membership, &enrolled.assignment, Some(have), &surroundings, &Trials::default()),
+        Ok(surroundings) => want(membership, &enrolled.assignment, Some(have), &surroundings, &Trials::default()),
         Err(error) => Err(error),
     }
-    .map_or_else(|_| BTreeSet::new(), |step| step.withheld)
+    .map_or_else(|_| BTreeSet::new(), |target| target.withheld)
 }
 
 /// Looks at what there is around the interface of `membership`.
@@ -228,3 +321,6 @@ const FIRST_PORT: NonZeroU16 = NonZeroU16::new(51821).expect("not zero");
 pub(super) fn free_interface(taken: impl Fn(&InterfaceName) -> bool) -> InterfaceName {
     (0..=u16::MAX).map(InterfaceName::numbered).find(|name| !taken(name)).unwrap_or_else(|| InterfaceName::numbered(0))
 }
+
+#[cfg(test)]
+mod tests;

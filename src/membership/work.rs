@@ -21,7 +21,10 @@ use crate::{
 };
 
 use super::{
-    Greeting, Hands, MembershipError, Round, Tunnel, glance, join, names::Resolution, outside::Lookout, tunnel,
+    Greeting, Hands, MembershipError, Round, Tunnel, glance, join,
+    names::Resolution,
+    outside::Lookout,
+    tunnel::{self, Look},
 };
 
 /// The right and the means to work on one membership.
@@ -128,7 +131,7 @@ impl Work {
         match (self.membership.enrolled(), self.membership.switch) {
             (Some(enrolled), Switch::On) => {
                 let assignment = enrolled.assignment.clone();
-                self.apply(&assignment).await
+                self.apply(&assignment, Look::Afresh).await
             }
             // A crash may have come between the switch and the interface's end.
             (Some(_), Switch::Off) => self.take_down().await.map(|()| 0),
@@ -200,10 +203,11 @@ impl Work {
     }
 
     /// Configures the interface as `assignment` says.
-    pub(super) async fn apply(&mut self, assignment: &Assignment) -> Result<usize, MembershipError> {
+    pub(super) async fn apply(&mut self, assignment: &Assignment, look: Look) -> Result<usize, MembershipError> {
         self.end_look_out().await;
         let public = self.public_addresses();
-        let changes = self.tunnel.apply(&self.membership, assignment, self.rest.addresses(), &public).await?;
+        let servers = self.rest.addresses();
+        let changes = self.tunnel.apply(&self.membership, assignment, servers, &public, look).await?;
         self.put_names_in_order(assignment).await;
         Ok(changes)
     }
@@ -317,7 +321,7 @@ impl Work {
     /// Tells the server that this host is alive and where, and settings that it has not heard of.
     pub async fn check_in(&mut self) -> Result<(), MembershipError> {
         self.end_look_out().await;
-        let have = self.tunnel.observe().await?;
+        let have = self.tunnel.recent().await?;
         let port = tunnel::listen_port(&self.membership, have)?;
         let facts = self.facts();
         if self.has_new_settings {

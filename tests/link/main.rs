@@ -7,9 +7,11 @@
 
 mod cases;
 mod kernel;
+mod large;
 mod namespace;
 mod session;
 mod tools;
+mod tunnel;
 mod userspace;
 
 use std::{env, fmt, future::Future, pin::Pin, process::Command, time::Duration};
@@ -45,7 +47,7 @@ fn main() {
         return run_as_child(&trial);
     }
     let mut trials = Vec::new();
-    for case in cases::EVERYWHERE {
+    for case in cases::EVERYWHERE.iter().chain(large::CASES) {
         let run = || {
             block_on((case.run)(On::Memory));
             Ok(())
@@ -53,14 +55,15 @@ fn main() {
         trials.push(Trial::test(format!("memory::{}", case.name), run));
     }
     let userspace = child("probe::userspace").err();
-    let groups = [cases::EVERYWHERE, cases::REAL, session::CASES, userspace::CASES];
+    let groups = [cases::EVERYWHERE, large::CASES, cases::REAL, session::CASES, tunnel::CASES, userspace::CASES];
     list(On::Userspace, &groups, userspace.as_deref(), &mut trials);
     let named =
         variable("ENROLL_AGENT_TEST_BACKENDS").is_some_and(|names| names.split(',').any(|name| name == "kernel"));
     let kernel = child("probe::kernel").err();
     if named || kernel.is_none() {
         // A kernel that was asked for and is missing fails instead of being ignored.
-        list(On::Kernel, &[cases::EVERYWHERE, cases::REAL, session::CASES, kernel::CASES], None, &mut trials);
+        let groups = [cases::EVERYWHERE, large::CASES, cases::REAL, session::CASES, tunnel::CASES, kernel::CASES];
+        list(On::Kernel, &groups, None, &mut trials);
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
@@ -113,8 +116,10 @@ fn finish(outcome: impl Future<Output = Result<(), String>>) {
 }
 
 fn find(name: &str) -> &'static Case {
-    let groups = [cases::EVERYWHERE, cases::REAL, session::CASES, userspace::CASES, kernel::CASES];
-    groups.into_iter().flatten().find(|case| case.name == name).expect("the parent lists only cases there are")
+    let real = [cases::EVERYWHERE, large::CASES, cases::REAL, session::CASES, tunnel::CASES];
+    let own = [userspace::CASES, kernel::CASES];
+    let mut all = real.into_iter().chain(own).flatten();
+    all.find(|case| case.name == name).expect("the parent lists only cases there are")
 }
 
 fn block_on(future: impl Future<Output = ()>) {

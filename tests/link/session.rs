@@ -18,6 +18,7 @@ use crate::{
 pub(crate) const CASES: &[Case] = cases! {
     keeps_the_session_when_a_peer_is_updated
     talks_to_a_first_peer_that_comes_late
+    talks_to_a_peer_that_comes_when_many_went
 };
 
 async fn keeps_the_session_when_a_peer_is_updated(on: On) {
@@ -61,6 +62,24 @@ async fn talks_to_a_first_peer_that_comes_late(on: On) {
     let before = far.stats().await;
     near.send(&[0; 1000]);
     eventually("data arrives", async || (far.stats().await.rx_bytes >= before.rx_bytes + 1000).then_some(())).await;
+}
+
+async fn talks_to_a_peer_that_comes_when_many_went(on: On) {
+    bring_up("lo").await;
+    let (mut near, mut far) = (Side::open(on, 1, 2).await, Side::open(on, 2, 1).await);
+    bring(&mut far.link, &far.device).await;
+    let many = (0..200).map(|number| (PublicKey([number; 32]), Peer::default()));
+    let crowd = Device { peers: many.collect(), ..near.device.clone() };
+    bring(&mut near.link, &crowd).await;
+
+    bring(&mut near.link, &near.device).await;
+    near.handshake().await;
+    bring(&mut near.link, &crowd).await;
+    let alone = Device { peers: [].into(), ..near.device.clone() };
+    bring(&mut near.link, &alone).await;
+    bring(&mut near.link, &near.device).await;
+
+    near.handshake().await;
 }
 
 /// One of two devices that are peers.

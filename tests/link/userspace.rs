@@ -13,11 +13,12 @@ use nix::{
 use crate::{
     Case, On,
     cases::cases,
-    tools::{bring, device, eventually, open},
+    tools::{bring, device, eventually, open, peer, peer_key},
 };
 
 /// For the userspace link alone.
 pub(crate) const CASES: &[Case] = cases! {
+    a_peer_that_comes_before_the_key_is_named
     lack_of_rights_is_not_absence
     the_interface_goes_with_the_link
 };
@@ -34,7 +35,16 @@ pub(crate) async fn probe(on: On) -> Result<(), String> {
     };
     link::choose(Some(backend)).await.map_err(text)?;
     let mut link = open(on).await;
-    link.apply(&[Change::CreateInterface]).await.map_err(text)
+    link.apply(&[Change::CreateInterface]).await.map(|_| ()).map_err(text)
+}
+
+async fn a_peer_that_comes_before_the_key_is_named(on: On) {
+    let mut link = open(on).await;
+    let add = |seed| Change::AddPeer { public_key: peer_key(seed), peer: peer(["10.99.0.2/32"]) };
+
+    let error = link.apply(&[Change::CreateInterface, add(1), add(2)]).await.unwrap_err();
+
+    assert_eq!(error.to_string(), format!("cannot add peer {} to interface enroll0", peer_key(1)));
 }
 
 async fn the_interface_goes_with_the_link(on: On) {
