@@ -166,14 +166,14 @@ fn what_a_server_may_use(lab: &mut Lab) -> Result<()> {
 }
 
 /// Checks that two snapshots are the same, and shows what is not.
-fn same(seen: &[String], expected: &[String], when: &str) {
+pub(crate) fn same(seen: &[String], expected: &[String], when: &str) {
     let extra: Vec<_> = seen.iter().filter(|line| !expected.contains(line)).collect();
     let missing: Vec<_> = expected.iter().filter(|line| !seen.contains(line)).collect();
     assert!(extra.is_empty() && missing.is_empty(), "{when}: more {extra:#?}, less {missing:#?}");
 }
 
 /// The node's network once it is as expected, or as it stays: interfaces end a little after their process.
-fn settled(node: &Node, expected: &[String]) -> Result<Vec<String>> {
+pub(crate) fn settled(node: &Node, expected: &[String]) -> Result<Vec<String>> {
     let mut last = None;
     let same = eventually("the machine as before", JOINED, || {
         let seen = node.snapshot().ok()?;

@@ -13,6 +13,9 @@ mod lab;
 #[path = "../agent/status.rs"]
 mod status;
 #[allow(dead_code, reason = "shared with tests/agent")]
+#[path = "../agent/traffic.rs"]
+mod traffic;
+#[allow(dead_code, reason = "shared with tests/agent")]
 #[path = "../agent/world.rs"]
 mod world;
 
@@ -25,7 +28,8 @@ use serde_json::json;
 use self::{
     firewall::Filter,
     lab::{Exit, Lab, Node, Reached},
-    status::{membership, stop, wait_for, wait_up},
+    status::{membership, node_id, stop, wait_for, wait_up},
+    traffic::same,
     world::{DONE, World, address},
 };
 
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         ("a_rotated_key_is_known_after_a_restart", a_rotated_key_is_known),
         ("down_takes_away_what_up_brings_back", down_and_up),
         ("a_command_without_a_service_works_on_the_interface", a_command_without_a_service),
+        ("all_traffic_goes_through_a_gateway_and_comes_back", all_traffic_goes_through_a_gateway),
         ("access_rules_stay_with_the_interface_whoever_serves_it", access_rules_stay),
     ])
 }
@@ -138,6 +143,37 @@ fn a_command_without_a_service(lab: &mut Lab) -> Result<()> {
     let status = membership(&world, &node)?;
     ensure!(status["state"] == "up" && status["backend"] == "kernel", "{status}");
     ensure!(world.run(&node, &["wait-online", "--timeout", "5"])?.exit == Some(Exit::Code(0)));
+    Ok(())
+}
+
+fn all_traffic_goes_through_a_gateway(lab: &mut Lab) -> Result<()> {
+    let (client, gateway) = (lab.node("client")?, lab.node("gateway")?);
+    let world = World::new(lab)?;
+    // Only the gateway knows the way there.
+    gateway.add_address("203.0.113.1/32".parse()?)?;
+    let target: std::net::IpAddr = "203.0.113.1".parse()?;
+    let before = client.snapshot()?;
+    join(&world, &client)?;
+    join(&world, &gateway)?;
+    let nodes = [node_id(&membership(&world, &client)?)?, node_id(&membership(&world, &gateway)?)?];
+    let path = format!("/api/nodes/office/{}/gateway", nodes[1]);
+    let wish = json!({"is_internet_gw": true, "inet_node_client_ids": [nodes[0]]});
+    ensure!(world.admin(lab, "POST", &path, &wish)? == 200);
+    ensure!(world.run(&gateway, &["sync"])?.exit == Some(Exit::Code(0)));
+    let through = |when: &str| -> Result<()> {
+        ensure!(client.ping(target, 3, DONE)?.replies.len() == 3, "{when}: nothing comes through the gateway");
+        ensure!(client.ping(Lab::V4, 3, DONE)?.replies.len() == 3, "{when}: the server is out of reach");
+        Ok(())
+    };
+    world.configure(&client, "accept_default_route = true\n")?;
+    let service = world.serve_on(&client, "kernel", &[])?;
+    wait_up(&world, &client)?;
+    ensure!(world.run(&client, &["sync"])?.exit == Some(Exit::Code(0)));
+    through("served")?;
+    service.kill()?;
+    through("killed")?;
+    ensure!(world.run(&client, &["leave"])?.exit == Some(Exit::Code(0)));
+    same(&client.snapshot()?, &before, "left");
     Ok(())
 }
 
