@@ -1,4 +1,4 @@
-//! Choosing the nearest gateway, where the server leaves that to the host.
+//! Gateways: what is known of those in use, and choosing the nearest where the server leaves that to the host.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use crate::{
     control::{self, Candidate, Freshness},
     daemon::clock,
     endpoint,
-    model::{NetworkName, Node, RelayChoice},
+    model::{Assignment, NetworkName, Node, Phase, RelayChoice},
     plan::{self, Peers, Standing},
 };
 
@@ -90,6 +90,38 @@ impl Work {
         let mut answering = probed.iter().zip(addresses).filter(|((_, probes), _)| probes.answered > 0);
         let address = answering.find(|((node_id, _), _)| Some(*node_id) == chosen).map(|(_, address)| address);
         Choice { address, chosen }
+    }
+
+    /// Learns the names and keys of relays that are known by node id only; a failure leaves them unnamed.
+    pub(super) async fn name_relays(&mut self) {
+        let Phase::Enrolled(enrolled) = &mut self.membership.phase else { return };
+        let unnamed = |relay: &crate::model::Relay| relay.public_key.is_none();
+        if !enrolled.assignment.nodes.values().filter_map(|node| node.relay.as_ref()).any(unnamed) {
+            return;
+        }
+        match self.rest.peer_info(self.membership.identity.host_id).await {
+            Ok(peers) => {
+                control::name_relays(&mut enrolled.assignment, &peers);
+                if let Err(error) = self.hands.store.save(&self.membership) {
+                    tracing::warn!(error = %error, "cannot save the relays' names");
+                }
+            }
+            Err(error) => tracing::debug!(error = %error, "cannot ask for the relays' names"),
+        }
+    }
+
+    /// A pull names relays by node id only; what was learnt about them before still holds.
+    pub(super) fn with_known_relays(&self, mut assignment: Assignment) -> Assignment {
+        let Some(enrolled) = self.membership.enrolled() else { return assignment };
+        for (name, node) in &mut assignment.nodes {
+            let known = enrolled.assignment.nodes.get(name).and_then(|node| node.relay.as_ref());
+            if let (Some(relay), Some(known)) = (&mut node.relay, known)
+                && relay.node_id == known.node_id
+            {
+                *relay = known.clone();
+            }
+        }
+        assignment
     }
 
     /// The gateways in use that this host chose; `None` if it has none to choose.

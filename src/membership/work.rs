@@ -14,9 +14,9 @@ use crate::{
     link::LinkError,
     model::{
         Assignment, Backend, Enrolled, ErrorReport, InterfaceName, Membership, Overrides, Phase, PublicKey, Server,
-        Stage, Status, Switch, Token,
+        Stage, Switch, Token,
     },
-    plan::{self, Peers, Talk},
+    plan::{Peers, Talk},
     store::Lock,
 };
 
@@ -341,40 +341,6 @@ impl Work {
         self.call(async |rest| rest.update(host_id, update).await).await
     }
 
-    /// Learns the names and keys of relays that are known by node id only; a failure leaves them unnamed.
-    pub(super) async fn name_relays(&mut self) {
-        let Phase::Enrolled(enrolled) = &mut self.membership.phase else { return };
-        let unnamed = |relay: &crate::model::Relay| relay.public_key.is_none();
-        if !enrolled.assignment.nodes.values().filter_map(|node| node.relay.as_ref()).any(unnamed) {
-            return;
-        }
-        match self.rest.peer_info(self.membership.identity.host_id).await {
-            Ok(peers) => {
-                control::name_relays(&mut enrolled.assignment, &peers);
-                if let Err(error) = self.hands.store.save(&self.membership) {
-                    tracing::warn!(error = %error, "cannot save the relays' names");
-                }
-            }
-            Err(error) => tracing::debug!(error = %error, "cannot ask for the relays' names"),
-        }
-    }
-
-    /// Summarizes the membership and what the interface shows now.
-    pub async fn status(&mut self) -> Status {
-        if let Err(error) = self.tunnel.observe().await {
-            self.note_failure(&error);
-        }
-        self.recent_status()
-    }
-
-    /// Summarizes the membership and what the interface showed when it was last looked at.
-    pub fn recent_status(&self) -> Status {
-        let Self { error, membership, tunnel, .. } = self;
-        let (last, backend) = (tunnel.last(), Some(tunnel.backend()));
-        let status = plan::summarize(membership, last, backend, tunnel.withheld(), error.clone());
-        Status { dns: self.dns_status(), firewall: tunnel.firewall(), ..status }
-    }
-
     /// Switches the interface on or off and remembers it.
     pub async fn switch(&mut self, switch: Switch) -> Result<(), MembershipError> {
         if self.membership.switch != switch {
@@ -400,24 +366,6 @@ impl Work {
         let set_aside = self.hands.store.set_aside(&self.membership.server);
         self.take_down().await?;
         Ok(set_aside?)
-    }
-
-    pub(super) fn note_failure(&mut self, error: &MembershipError) {
-        self.error = Some(error.report(clock::unix_seconds()));
-    }
-
-    /// A pull names relays by node id only; what was learnt about them before still holds.
-    fn with_known_relays(&self, mut assignment: Assignment) -> Assignment {
-        let Some(enrolled) = self.membership.enrolled() else { return assignment };
-        for (name, node) in &mut assignment.nodes {
-            let known = enrolled.assignment.nodes.get(name).and_then(|node| node.relay.as_ref());
-            if let (Some(relay), Some(known)) = (&mut node.relay, known)
-                && relay.node_id == known.node_id
-            {
-                *relay = known.clone();
-            }
-        }
-        assignment
     }
 
     /// Says what an answer means for the membership.
