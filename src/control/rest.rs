@@ -2,7 +2,12 @@
 //!
 //! The token is part of a path, so no error here carries a URL.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use reqwest::{Client, Method, RequestBuilder, Response, header, redirect};
 use rustls::ClientConfig;
@@ -22,7 +27,8 @@ use crate::model::{Identity, NetworkName, Secret, Server};
 pub struct Rest {
     client: Client,
     jwt: Option<Secret>,
-    resolver: Resolver,
+    /// By the server's host: one may send us to another, and back.
+    resolvers: BTreeMap<String, Resolver>,
     server: Server,
     tls: Arc<ClientConfig>,
 }
@@ -54,7 +60,8 @@ impl Rest {
     pub fn new(server: Server, known: &BTreeSet<IpAddr>, tls: &Arc<ClientConfig>) -> Result<Self, RestError> {
         let resolver = Resolver::new(server.host(), known);
         let client = client(tls, resolver.clone())?;
-        Ok(Self { client, jwt: None, resolver, server, tls: Arc::clone(tls) })
+        let resolvers = BTreeMap::from([(server.host().to_owned(), resolver)]);
+        Ok(Self { client, jwt: None, resolvers, server, tls: Arc::clone(tls) })
     }
 
     /// Whom this conversation trusts.
@@ -64,7 +71,7 @@ impl Rest {
 
     /// Gives up connections that may be dead since this machine moved; what was proven holds on.
     pub fn reconnect(&mut self) -> Result<(), RestError> {
-        self.client = client(&self.tls, self.resolver.clone())?;
+        self.client = client(&self.tls, self.resolver())?;
         Ok(())
     }
 
@@ -73,9 +80,18 @@ impl Rest {
         &self.server
     }
 
-    /// The server's addresses, as last looked up or known from before; empty before the first lookup.
+    /// Where the server is looked for, under any of its names; empty before the first lookup.
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
-        self.resolver.addresses()
+        self.resolvers.values().flat_map(Resolver::addresses).collect()
+    }
+
+    /// Where the server was met, with its certificate; empty before the first time.
+    pub fn confirmed(&self) -> BTreeSet<IpAddr> {
+        self.resolver().confirmed()
+    }
+
+    fn resolver(&self) -> Resolver {
+        self.resolvers.get(self.server.host()).cloned().unwrap_or_default()
     }
 
     /// Goes on with the address the server gave for all further calls.
@@ -83,13 +99,15 @@ impl Rest {
     /// # Errors
     /// [`RestError::Setup`] if the HTTP client cannot be made.
     pub fn move_to(&mut self, api: &Server) -> Result<(), RestError> {
-        if self.server.host() != api.host() {
-            self.resolver = Resolver::new(api.host(), &BTreeSet::new());
-            self.reconnect()?;
+        if self.server == *api {
+            return Ok(());
         }
-        if self.server != *api {
-            self.server = api.clone();
-            self.jwt = None;
+        let before = std::mem::replace(&mut self.server, api.clone());
+        self.jwt = None;
+        if before.host() != api.host() {
+            let resolver = || Resolver::new(api.host(), &BTreeSet::new());
+            self.resolvers.entry(api.host().to_owned()).or_insert_with(resolver);
+            self.reconnect()?;
         }
         Ok(())
     }
@@ -169,7 +187,11 @@ impl Rest {
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, RestError> {
         let sent = request.send().await;
-        sent.map_err(|source| RestError::from_sending(&self.server, &source))
+        let response = sent.map_err(|source| RestError::from_sending(&self.server, &source))?;
+        if let Some(remote) = response.remote_addr() {
+            self.resolver().confirm(remote.ip());
+        }
+        Ok(response)
     }
 
     /// Takes any answer of status 200 as a yes; the bodies of these calls say nothing more.

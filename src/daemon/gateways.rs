@@ -15,6 +15,8 @@ use crate::{
 /// The gateways in use; nothing is done for a membership that chooses none.
 #[derive(Default)]
 pub(super) struct Gateways {
+    /// A measurement was asked for since the last work came back.
+    measured: bool,
     probing: Option<LocalBoxFuture<'static, BTreeSet<SocketAddr>>>,
     vigil: Option<Vigil>,
 }
@@ -25,6 +27,11 @@ impl Gateways {
         match (in_use, &mut self.vigil) {
             (Some(in_use), Some(vigil)) => {
                 vigil.follow(in_use.answering.clone(), clock::now());
+                match in_use.any_lacking {
+                    true if std::mem::take(&mut self.measured) => vigil.lacks(clock::now()),
+                    true => {}
+                    false => vigil.lacks_none(),
+                }
                 if in_use.any_silent {
                     vigil.missed(clock::now());
                 }
@@ -47,7 +54,10 @@ impl Gateways {
             }
             sleep_until(vigil.deadline().into()).await;
             match vigil.tick(clock::now()) {
-                Some(Watch::Measure) => return,
+                Some(Watch::Measure) => {
+                    self.measured = true;
+                    return;
+                }
                 Some(Watch::Probe(gateways)) => {
                     self.probing = Some(Box::pin(endpoint::silent(gateways, clock::now)));
                 }

@@ -29,7 +29,9 @@ impl From<&Wanted<'_>> for Kept {
         // All of them are searched as well: openresolv knows no other domains. So those of addresses are left out.
         let names = domains.keys().map(DomainName::as_str).filter(|name| !is_reverse(name));
         let names: Vec<_> = names.collect();
-        let text = format!("{MARK}\nnameserver {}\nsearch {}\n", server.ip(), names.join(" "));
+        // Part of the text, so that a change of it is one of the text.
+        let scope = if everything { "for all names" } else { "for these names" };
+        let text = format!("{MARK}\n# {scope}\nnameserver {}\nsearch {}\n", server.ip(), names.join(" "));
         Self { is_private: !everything, text }
     }
 }

@@ -1,7 +1,12 @@
 //! What there is on this machine around an interface of ours.
 #![expect(clippy::wildcard_enum_match_arm, reason = "the kernel's lists of messages and attributes are open")]
 
-use std::{collections::BTreeMap, io, net::IpAddr, num::NonZeroU16};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    num::{NonZeroU16, NonZeroU32},
+};
 
 use netlink_packet_core::NLM_F_REQUEST;
 use netlink_packet_route::{
@@ -14,7 +19,7 @@ use super::{
     netlink::Netlink,
     netlink_messages::{Found, destination_of},
 };
-use crate::model::{Family, InterfaceName, Neighbour};
+use crate::model::{Family, InterfaceName, Neighbour, Rule};
 
 /// What the machine's other interfaces lead to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub struct Around {
     pub path_mtu: Option<NonZeroU16>,
     /// Routes of others in the main table, default routes left out.
     pub routes: Vec<Neighbour>,
+    /// Marks of interfaces of ours that all of this machine's traffic goes through.
+    pub tunnels: BTreeSet<NonZeroU32>,
 }
 
 /// Looks at the routes around the interface `own`, and at the way to `server`.
@@ -45,6 +52,11 @@ pub async fn around(own: &InterfaceName, server: Option<IpAddr>) -> Result<Aroun
             } else if default.is_none_or(|(_, lowest)| metric < lowest) {
                 default = Some((index, metric));
             }
+        }
+    }
+    for (rule, mark) in netlink.rules().await? {
+        if let Rule::Unmarked(_) = rule {
+            around.tunnels.extend(NonZeroU32::new(mark));
         }
     }
     let way = match server {

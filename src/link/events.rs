@@ -22,7 +22,8 @@ use netlink_packet_route::{
 use rtnetlink::MulticastGroup;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
-use super::{LinkError, failed, netlink::Netlink, netlink_messages::address_of};
+use super::{LinkError, failed, netlink::Netlink, netlink_messages::address_of, rules::rule_of};
+use crate::model::InterfaceName;
 
 /// Tells of changes until it is dropped.
 #[derive(Debug)]
@@ -50,8 +51,10 @@ impl Events {
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv4Rule,
             MulticastGroup::Ipv6Ifaddr,
             MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv6Rule,
         ]);
         let (connection, _, messages) = opened.map_err(|source| failed("listen to the kernel", source))?;
         tokio::spawn(connection);
@@ -114,6 +117,8 @@ async fn watch(
 #[derive(Debug, Default)]
 struct Touched {
     indexes: BTreeSet<u32>,
+    /// Of interfaces whose routing rules changed.
+    marks: BTreeSet<u32>,
     /// Of interfaces that may have come and gone in between.
     names: BTreeSet<String>,
 }
@@ -125,6 +130,9 @@ impl Touched {
             Message::NewLink(link) | Message::DelLink(link) => self.names.extend(name_of(link).map(|(_, name)| name)),
             Message::NewAddress(address) | Message::DelAddress(address) => {
                 self.indexes.insert(address.header.index);
+            }
+            Message::NewRule(rule) | Message::DelRule(rule) => {
+                self.marks.extend(rule_of(&rule).map(|(_, mark)| mark));
             }
             Message::NewRoute(route) | Message::DelRoute(route) => {
                 self.indexes.extend(route.attributes.iter().find_map(|attribute| match attribute {
@@ -140,6 +148,12 @@ impl Touched {
         let name = |index: &u32| now.names.get(index).or_else(|| before.names.get(index)).cloned();
         let mut names = self.names;
         names.extend(self.indexes.iter().filter_map(name));
+        if !self.marks.is_empty() {
+            let mark = |name: &str| name.parse::<InterfaceName>().ok().map(|name| name.mark().get());
+            let all = before.names.values().chain(now.names.values());
+            let ruled = all.filter(|name| mark(name).is_some_and(|mark| self.marks.contains(&mark)));
+            names.extend(ruled.cloned());
+        }
         names
     }
 }

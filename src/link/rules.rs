@@ -62,7 +62,7 @@ pub(super) fn rule_message(rule: &Rule, mark: u32) -> RuleMessage {
 }
 
 /// Reads a rule of ours; `None` for one of others. The number is the mark of its interface.
-fn rule_of(message: &RuleMessage) -> Option<(Rule, u32)> {
+pub(super) fn rule_of(message: &RuleMessage) -> Option<(Rule, u32)> {
     let RuleMessage { header, attributes, .. } = message;
     if !attributes.contains(&RuleAttribute::Protocol(PROTOCOL)) {
         return None;

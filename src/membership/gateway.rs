@@ -23,6 +23,8 @@ pub struct GatewaysInUse {
     pub answering: BTreeSet<SocketAddr>,
     /// Whether one of them is silent in the tunnel.
     pub any_silent: bool,
+    /// Whether a network that should have one has none.
+    pub any_lacking: bool,
 }
 
 impl Work {
@@ -128,7 +130,8 @@ impl Work {
     pub fn gateways(&self) -> Option<GatewaysInUse> {
         let nodes: Vec<Node> = self.choosing().map(|(_, node)| node).collect();
         let any_silent = nodes.iter().any(|node| self.is_silent(node));
-        (!nodes.is_empty()).then(|| GatewaysInUse { answering: self.gateways.clone(), any_silent })
+        let any_lacking = nodes.iter().any(|node| node.relay.is_none());
+        (!nodes.is_empty()).then(|| GatewaysInUse { answering: self.gateways.clone(), any_lacking, any_silent })
     }
 
     /// Whether a node's gateway was silent when the interface was last looked at.

@@ -32,7 +32,7 @@ pub use names::{end_names, release_names};
 pub use redeem::forgive;
 pub use rehearse::{Rehearsal, Spending, rehearse};
 pub use round::{News, Round};
-pub use tunnel::{Look, Tunnel};
+pub use tunnel::{Look, Tunnel, Whereabouts};
 pub use work::Work;
 
 use crate::{

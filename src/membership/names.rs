@@ -4,7 +4,10 @@ use super::{MembershipError, News, Round, Work, error::describe};
 use crate::{
     control::{self, wire},
     dns::{Dns, DnsError, Machine},
-    model::{Assignment, DnsManager, DnsStatus, InterfaceName, Membership, Names, NetworkName, Report, Status, Switch},
+    model::{
+        Assignment, Connection, DnsManager, DnsStatus, InterfaceName, Membership, Names, NetworkName, Report, Status,
+        Switch,
+    },
     plan::{self, LinkNames},
     store::Store,
 };
@@ -99,7 +102,8 @@ impl Work {
 
     /// Asks the server for the names in the networks, where nothing is pushed that tells them; a failure leaves them.
     pub(super) async fn learn_names(&mut self, before: &Assignment, assignment: &mut Assignment) {
-        let networks = assignment.nodes.keys();
+        let connected = assignment.nodes.iter().filter(|(_, node)| node.connection == Connection::Connected);
+        let networks = connected.map(|(network, _)| network).filter(|network| assignment.names.zone(network).is_some());
         let is_told = networks.clone().all(|network| assignment.names.hosts.contains_key(network));
         let is_wanted = self.resolution.dns.is_some() && assignment.names.domain.is_some() && networks.count() > 0;
         if !is_wanted || is_told && before.peers == assignment.peers {

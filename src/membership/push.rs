@@ -61,7 +61,9 @@ impl Work {
             if self.may_clarify() {
                 return self.round(Peers::Recomputed).await;
             }
-            return Ok(Round { changes: 0, news: News::Nothing });
+            // Until then whoever is in one of them only may have been revoked.
+            let known = before.peers.iter().filter(|(key, _)| now.peers.contains_key(*key));
+            now = Assignment { peers: known.map(|(key, peer)| (*key, peer.clone())).collect(), ..before.clone() };
         }
         // Whoever else changes the interface is told of by the kernel, and a look follows.
         self.take_over(&before, now, Look::Remembered).await

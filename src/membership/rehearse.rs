@@ -54,7 +54,7 @@ pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal,
     work.authenticate().await?;
     let assignment = work.pull(Freshness::Cached).await?;
     let have = work.tunnel.recent().await?.cloned();
-    let surroundings = tunnel::surroundings(&work.membership, work.rest.addresses()).await?;
+    let surroundings = tunnel::surroundings(&work.membership, work.whereabouts()).await?;
     let trials = Trials::default();
     let (changes, withheld) = tunnel::changes(&work.membership, &assignment, have.as_ref(), &surroundings, &trials)?;
     let mut imagined = Memory::with(have);

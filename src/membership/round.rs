@@ -138,7 +138,7 @@ impl Work {
             Switch::On => self.apply(&assignment, look).await?,
         };
         let known = self.membership.enrolled().map(|enrolled| &enrolled.server_addresses);
-        if news != News::Nothing || known != Some(&self.rest.addresses()) {
+        if news != News::Nothing || known != Some(&self.rest.confirmed()) {
             self.keep(assignment)?;
         }
         Ok(Round { changes, news })

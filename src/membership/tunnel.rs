@@ -44,6 +44,21 @@ pub enum Look {
     Remembered,
 }
 
+/// Where the enrollment server is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Where it was met, with its certificate.
+    pub confirmed: BTreeSet<IpAddr>,
+    /// Where it is looked for: also where its name leads to, which anybody may say.
+    pub looked_for: BTreeSet<IpAddr>,
+}
+
+impl Whereabouts {
+    fn met_at(addresses: &BTreeSet<IpAddr>) -> Self {
+        Self { confirmed: addresses.clone(), looked_for: addresses.clone() }
+    }
+}
+
 impl Tunnel {
     /// Opens the interface of `membership`; nothing is changed yet.
     pub fn open(backend: Backend, membership: &Membership) -> Result<Self, MembershipError> {
@@ -107,6 +122,11 @@ impl Tunnel {
         self.fence.status()
     }
 
+    /// Asks again for what this machine did not take: what was in the way may be gone.
+    pub fn insist(&mut self) {
+        self.futile.clear();
+    }
+
     /// The UDP port when it was last looked at.
     pub fn port(&self) -> Option<NonZeroU16> {
         self.last.as_ref().and_then(|have| have.device.listen_port)
@@ -116,17 +136,17 @@ impl Tunnel {
     /// interface took.
     ///
     /// What comes of changes that all succeeded is known without another look, except a port that the system chose, and
-    /// except that a plan which comes again may never have had an effect. `servers` are the enrollment server's
-    /// addresses, which no route may take into the tunnel; `public` are this host's addresses as others see it.
+    /// except that a plan which comes again may never have had an effect. `server` is where the enrollment server
+    /// is, which no route may take into the tunnel; `public` are this host's addresses as others see it.
     pub async fn apply(
         &mut self,
         membership: &Membership,
         assignment: &Assignment,
-        servers: BTreeSet<IpAddr>,
+        server: Whereabouts,
         public: &[IpAddr],
         look: Look,
     ) -> Result<usize, MembershipError> {
-        let surroundings = self.surroundings(membership, servers, look).await?;
+        let surroundings = self.surroundings(membership, server, look).await?;
         let assignment = &*self.fence.prepare(assignment, membership.policy.firewall, look).await;
         match look {
             Look::Afresh => self.observe().await?,
@@ -173,13 +193,13 @@ impl Tunnel {
     async fn surroundings(
         &mut self,
         membership: &Membership,
-        servers: BTreeSet<IpAddr>,
+        server: Whereabouts,
         look: Look,
     ) -> Result<Surroundings, MembershipError> {
         match &self.around {
-            Some(around) if look == Look::Remembered && around.servers == servers => Ok(around.clone()),
+            Some(around) if look == Look::Remembered && around.servers == server.looked_for => Ok(around.clone()),
             Some(_) | None => {
-                let around = surroundings(membership, servers).await?;
+                let around = surroundings(membership, server).await?;
                 self.around = Some(around.clone());
                 Ok(around)
             }
@@ -275,7 +295,7 @@ fn want(
 /// What of the saved assignment would be left out now, without the server.
 pub(super) async fn withheld(membership: &Membership, have: &Observation) -> BTreeSet<Withheld> {
     let (Some(enrolled), Switch::On) = (membership.enrolled(), membership.switch) else { return BTreeSet::new() };
-    match surroundings(membership, enrolled.server_addresses.clone()).await {
+    match surroundings(membership, Whereabouts::met_at(&enrolled.server_addresses)).await {
         Ok(surroundings) => want(membership, &enrolled.assignment, Some(have), &surroundings, &Trials::default()),
         Err(error) => Err(error),
     }
@@ -285,11 +305,13 @@ pub(super) async fn withheld(membership: &Membership, have: &Observation) -> BTr
 /// Looks at what there is around the interface of `membership`.
 pub(super) async fn surroundings(
     membership: &Membership,
-    servers: BTreeSet<IpAddr>,
+    server: Whereabouts,
 ) -> Result<Surroundings, MembershipError> {
-    let Around { path_mtu, routes } = link::around(&membership.interface, servers.first().copied()).await?;
+    let Whereabouts { confirmed, looked_for: servers } = server;
+    let first = confirmed.first().or(servers.first()).copied();
+    let Around { path_mtu, routes, tunnels } = link::around(&membership.interface, first).await?;
     let links = facts::networks(&membership.interface);
-    Ok(Surroundings { links, name_servers: facts::name_servers(), path_mtu, routes, servers })
+    Ok(Surroundings { confirmed, links, name_servers: facts::name_servers(), path_mtu, routes, servers, tunnels })
 }
 
 /// Refuses a port that the owner asked for and somebody else has.

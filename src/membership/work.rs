@@ -24,7 +24,7 @@ use super::{
     Greeting, Hands, MembershipError, Round, Tunnel, glance, join,
     names::Resolution,
     outside::Lookout,
-    tunnel::{self, Look},
+    tunnel::{self, Look, Whereabouts},
 };
 
 /// The right and the means to work on one membership.
@@ -141,6 +141,7 @@ impl Work {
 
     /// Looks at the interface and puts it in order; a failure is seen in the status.
     pub async fn restore(&mut self) -> Result<usize, MembershipError> {
+        self.tunnel.insist();
         let result = self.bring_up().await;
         if let Err(error) = &result {
             self.note_failure(error);
@@ -165,10 +166,23 @@ impl Work {
         Ok(())
     }
 
-    /// Goes back to the server that the key named when the address it gave for further calls cannot be reached.
+    /// Where the server is.
+    pub(super) fn whereabouts(&self) -> Whereabouts {
+        Whereabouts { confirmed: self.rest.confirmed(), looked_for: self.rest.addresses() }
+    }
+
+    /// Goes back to the server that the key named when the address it gave for further calls cannot be reached, and the
+    /// other way round when that one cannot be either.
     fn retreat(&mut self, error: RestError) -> Result<(), MembershipError> {
-        if !error.is_unreachable() || *self.rest.server() == self.membership.server {
+        if !error.is_unreachable() {
             return Err(self.verdict(error));
+        }
+        if *self.rest.server() == self.membership.server {
+            let api = self.membership.enrolled().map(|enrolled| enrolled.api.clone());
+            return match api.filter(|api| *api != self.membership.server) {
+                Some(api) => Ok(self.rest.move_to(&api)?),
+                None => Err(self.verdict(error)),
+            };
         }
         tracing::warn!(%error, server = %self.membership.server, "going back to the server that the key names");
         self.unreachable = Some(self.rest.server().clone());
@@ -206,8 +220,7 @@ impl Work {
     pub(super) async fn apply(&mut self, assignment: &Assignment, look: Look) -> Result<usize, MembershipError> {
         self.end_look_out().await;
         let public = self.public_addresses();
-        let servers = self.rest.addresses();
-        let changes = self.tunnel.apply(&self.membership, assignment, servers, &public, look).await?;
+        let changes = self.tunnel.apply(&self.membership, assignment, self.whereabouts(), &public, look).await?;
         self.put_names_in_order(assignment).await;
         Ok(changes)
     }
@@ -247,7 +260,7 @@ impl Work {
             assignment,
             fingerprints,
             redeeming,
-            server_addresses: self.rest.addresses(),
+            server_addresses: self.rest.confirmed(),
             server_name: known.name,
             server_version: known.version,
         }));

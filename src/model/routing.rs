@@ -94,6 +94,8 @@ impl Family {
 /// What there is around an interface that no route may take away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
+    /// Addresses at which the enrollment server was met, with its certificate; empty before that.
+    pub confirmed: BTreeSet<IpAddr>,
     /// Networks on the machine's other interfaces, with the machine's address in them.
     pub links: Vec<Neighbour>,
     /// Where this machine asks for names, loopback left out.
@@ -102,8 +104,10 @@ pub struct Surroundings {
     pub path_mtu: Option<NonZeroU16>,
     /// Routes of others in the main table, default routes left out.
     pub routes: Vec<Neighbour>,
-    /// The enrollment server's addresses; empty until one is known.
+    /// Where the enrollment server is looked for: `confirmed`, and what its name leads to now.
     pub servers: BTreeSet<IpAddr>,
+    /// Marks of interfaces of ours that all of this machine's traffic goes through.
+    pub tunnels: BTreeSet<NonZeroU32>,
 }
 
 /// A network that another interface of this machine leads to.

@@ -52,6 +52,8 @@ pub enum NoDefaultRoute {
     NotAllowed,
     /// No peer carries it.
     NoPeer,
+    /// It goes through another interface of ours.
+    Taken,
 }
 
 /// What a granted range would take away from this machine.
@@ -103,6 +105,9 @@ impl fmt::Display for Withheld {
             Self::DefaultRoute(NoDefaultRoute::NoPeer) => {
                 f.write_str("the server wants all of this machine's traffic, but no peer carries it")
             }
+            Self::DefaultRoute(NoDefaultRoute::Taken) => f.write_str(
+                "the server wants all of this machine's traffic, which goes through the gateway of another membership",
+            ),
             Self::ListenPort { asked, kept } => {
                 write!(f, "the server asks for UDP port {asked}; it stays {kept}, as this machine's owner set it")
             }

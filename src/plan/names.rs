@@ -187,12 +187,26 @@ fn rest(servers: &[NameServers], mode: DnsMode) -> Vec<IpAddr> {
 fn refusal(domain: &DomainName, mode: DnsMode, own: &[&str]) -> Option<Remark> {
     if own.iter().any(|name| domain.contains(name)) {
         Some(Remark::DomainOfServer(domain.clone()))
-    } else if domain.labels() < 2 && mode != DnsMode::Full {
+    } else if mode != DnsMode::Full && is_suffix(domain) {
         Some(Remark::DomainTooWide(domain.clone()))
     } else {
         None
     }
 }
+
+/// Whether a domain looks like one under which others register theirs, as `com` or `co.uk`. Servers take the last two
+/// labels of a name for its domain (protocol page, "DNS data").
+fn is_suffix(domain: &DomainName) -> bool {
+    match domain.as_str().split('.').collect::<Vec<_>>()[..] {
+        [] | [_] => true,
+        [second, country] => country.len() == 2 && SECOND_LEVELS.contains(&second),
+        [..] => false,
+    }
+}
+
+/// What countries commonly call the part of theirs under which others register.
+const SECOND_LEVELS: &[&str] =
+    &["ac", "co", "com", "edu", "gob", "gov", "go", "ltd", "mil", "ne", "net", "nom", "or", "org", "plc", "sch"];
 
 #[cfg(test)]
 mod tests {
@@ -201,6 +215,18 @@ mod tests {
 
     use super::*;
     use crate::model::{Names, Node, RelayChoice};
+
+    #[test]
+    fn what_others_register_under_is_no_domain_of_anybody() {
+        let domain = |text: &str| text.parse::<DomainName>().unwrap();
+
+        for suffix in ["com", "co.uk", "com.au", "or.jp"] {
+            assert!(is_suffix(&domain(suffix)), "{suffix}");
+        }
+        for own in ["firm.co.uk", "example.com", "kit.de", "nm.internal"] {
+            assert!(!is_suffix(&domain(own)), "{own}");
+        }
+    }
 
     #[test]
     fn hosts_of_connected_networks_are_answered() {

@@ -38,12 +38,12 @@ impl<'a> Obstacles<'a> {
         endpoints: impl Iterator<Item = IpAddr>,
         allowed: &'a [IpNet],
     ) -> Self {
-        let Surroundings { links, name_servers, path_mtu: _, routes, servers } = surroundings;
+        let Surroundings { confirmed, links, name_servers, path_mtu: _, routes, servers: _, tunnels: _ } = surroundings;
         let mut claims = BTreeMap::new();
         let mut claim = |net: IpNet, obstacle| {
             claims.entry(net.trunc()).or_insert(obstacle);
         };
-        for &ip in servers {
+        for &ip in confirmed {
             claim(ip.into(), Obstacle::Server(ip));
         }
         // One at an address of ours is this agent.
@@ -53,7 +53,8 @@ impl<'a> Obstacles<'a> {
         for Neighbour { interface, net } in links {
             claim(*net, Obstacle::Link { interface: interface.clone(), net: net.trunc() });
         }
-        for Neighbour { interface, net } in routes {
+        // Half the internet through another interface is a default route by another name.
+        for Neighbour { interface, net } in routes.iter().filter(|neighbour| is_narrow(&neighbour.net)) {
             claim(*net, Obstacle::Route { interface: interface.clone(), net: *net });
         }
         Self { allowed, claims, endpoints: endpoints.collect() }
@@ -120,7 +121,8 @@ mod tests {
             name_servers: vec!["172.20.0.53".parse().unwrap()],
             path_mtu: None,
             routes: vec![on("tun0", "10.8.0.0/16")],
-            servers: ["198.51.100.20".parse().unwrap()].into(),
+            confirmed: ["198.51.100.20".parse().unwrap()].into(),
+            ..Surroundings::default()
         };
         let endpoint: IpAddr = "2001:db8::20".parse().unwrap();
         let obstacles = Obstacles::new(&surroundings, &BTreeSet::new(), [endpoint].into_iter(), &[]);
@@ -143,6 +145,17 @@ mod tests {
             let found = obstacles.to_range(&net.parse().unwrap()).map(|obstacle| obstacle.to_string());
 
             assert_eq!(found.as_deref(), Some(expected), "{net}");
+        }
+    }
+
+    #[test]
+    fn another_tunnel_for_everything_is_in_nobodys_way() {
+        let halves = vec![on("tun0", "0.0.0.0/1"), on("tun0", "128.0.0.0/1"), on("tun0", "8000::/1")];
+        let surroundings = Surroundings { routes: halves, ..Surroundings::default() };
+        let obstacles = Obstacles::new(&surroundings, &BTreeSet::new(), std::iter::empty(), &[]);
+
+        for net in ["10.101.0.0/16", "192.168.40.0/24", "fd00:9::/64"] {
+            assert_eq!(obstacles.to_range(&net.parse().unwrap()), None, "{net}");
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Vigil {
     settled: Instant,
     /// Whether the last probe found somebody silent.
     doubting: bool,
+    /// How often a measurement left a network without a gateway, one after another.
+    lacking: u32,
 }
 
 /// What a vigil asks for.
@@ -40,7 +42,14 @@ pub enum Watch {
 impl Vigil {
     /// Begins at `now`, with a measurement.
     pub fn new(now: Instant) -> Self {
-        Self { doubting: false, in_use: BTreeSet::new(), measure: now, probe: Some(now + PROBE_GAP), settled: now }
+        Self {
+            doubting: false,
+            lacking: 0,
+            in_use: BTreeSet::new(),
+            measure: now,
+            probe: Some(now + PROBE_GAP),
+            settled: now,
+        }
     }
 
     /// Takes over which gateways are in use, of those that answered when they were measured.
@@ -50,6 +59,18 @@ impl Vigil {
             self.doubting = false;
             self.probe = self.probe.map(|_| now + PROBE_GAP);
         }
+    }
+
+    /// Takes in that a network has no gateway: one that comes back is wanted soon.
+    pub fn lacks(&mut self, now: Instant) {
+        let wait = SETTLING.saturating_mul(1 << self.lacking.min(6)).min(MEASURE_GAP);
+        self.lacking = self.lacking.saturating_add(1);
+        self.measure = self.measure.min(now + wait);
+    }
+
+    /// Takes in that all networks have one.
+    pub fn lacks_none(&mut self) {
+        self.lacking = 0;
     }
 
     /// Takes in that a gateway in use is silent in the tunnel.
@@ -158,6 +179,24 @@ mod tests {
         assert_eq!(vigil.tick(start), Some(Watch::Measure));
         vigil.missed(start);
         assert_eq!(vigil.tick(start), None, "it was just acted on");
+    }
+
+    #[test]
+    fn a_gateway_that_comes_back_is_found_soon_and_one_that_does_not_costs_little() {
+        let mut now = clock::now();
+        let mut vigil = Vigil::new(now);
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            assert_eq!(vigil.tick(now), Some(Watch::Measure));
+            vigil.lacks(now);
+            waits.push((vigil.deadline() - now).as_secs());
+            now = vigil.deadline();
+        }
+
+        assert_eq!(waits, [30, 60, 120, 240, 480, 960, 1800, 1800]);
+        vigil.lacks_none();
+        vigil.lacks(now);
+        assert_eq!(vigil.deadline(), now, "due already");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use enroll_agent::{
-    membership::{Look, MembershipError, Tunnel},
+    membership::{Look, MembershipError, Tunnel, Whereabouts},
     model::{
         Assignment, Backend, Connection, Identity, Membership, Node, Outside, Phase, Policy, Redeeming, RelayChoice,
         Route, Switch,
@@ -94,7 +94,7 @@ async fn apply(
     assignment: &Assignment,
     look: Look,
 ) -> Result<usize, MembershipError> {
-    tunnel.apply(membership, assignment, BTreeSet::new(), &[], look).await
+    tunnel.apply(membership, assignment, Whereabouts::default(), &[], look).await
 }
 
 fn membership(on: On) -> (Tunnel, Membership, Assignment) {

@@ -25,7 +25,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use enroll_agent::{
     link::{self, Link},
-    membership::{Look, Tunnel},
+    membership::{Look, Tunnel, Whereabouts},
     model::{
         Assignment, Backend, Connection, Identity, Membership, Node, Outside, Peer, Phase, Policy, PublicKey,
         Redeeming, RelayChoice, Switch,
@@ -109,7 +109,7 @@ async fn round(backend: Backend, count: u16) -> Result<Vec<(&'static str, Durati
             peer.endpoint = Some((Ipv4Addr::new(198, 51, 100, 1), port).into());
         }
         let start = Instant::now();
-        let changes = tunnel.apply(&membership, &assignment, BTreeSet::new(), &[], look).await?;
+        let changes = tunnel.apply(&membership, &assignment, Whereabouts::default(), &[], look).await?;
         costs.push((what, start.elapsed()));
         ensure!(what == "first" || changes == usize::from(what != "nothing"), "{what}: {changes} changes");
     }

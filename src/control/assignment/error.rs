@@ -43,9 +43,6 @@ pub enum AssignmentError {
     /// The same network twice.
     #[error("network {0} is assigned twice")]
     Duplicate(NetworkName),
-    /// A range behind a gateway that is no prefix.
-    #[error("egress range {0:?} is malformed")]
-    EgressRange(String),
     /// A peer's endpoint has an impossible port.
     #[error("peer {peer}: port {port} of its endpoint is outside 0 to 65535")]
     Endpoint {

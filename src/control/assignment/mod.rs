@@ -167,7 +167,7 @@ fn about_peers(told: &Told<'_>, own: &[PublicKey]) -> Result<PushedPeers, Assign
         nearby: nearby::nearby(told.endpoint_detection, told.host_network_info, &peers),
         peers,
         remarks,
-        route_metrics: route_metrics(told.egress_network_routes.unwrap_or_default())?,
+        route_metrics: route_metrics(told.egress_network_routes.unwrap_or_default()),
     })
 }
 
@@ -190,19 +190,20 @@ fn peers(listed: &[wire::PeerConfig], own: &[PublicKey]) -> Result<Peers, Assign
 }
 
 /// Reads the metrics of routes; behind a gateway that translates addresses it is the virtual range that is routed.
-fn route_metrics(routes: &[wire::EgressNetworkRoutes]) -> Result<BTreeMap<IpNet, NonZeroU32>, AssignmentError> {
+fn route_metrics(routes: &[wire::EgressNetworkRoutes]) -> BTreeMap<IpNet, NonZeroU32> {
     let mut metrics = BTreeMap::new();
     for range in routes.iter().flat_map(|routes| routes.ranges_with_metric.iter().flatten()) {
         let Some(metric) = NonZeroU32::new(range.route_metric) else { continue };
         for text in [&range.network, &range.virtual_network].into_iter().filter(|text| !text.is_empty()) {
             let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            let net = net.map_err(|_| AssignmentError::EgressRange(text.clone()))?;
+            // Servers write "*" for everything; what is routed is told by the peers' allowed IPs.
+            let Ok(net) = net else { continue };
             // Of two gateways to one range the server gives us the one with the lowest metric.
             let lowest = metrics.entry(net.trunc()).or_insert(metric);
             *lowest = metric.min(*lowest);
         }
     }
-    Ok(metrics)
+    metrics
 }
 
 /// The key in force, the one that is being announced, and the one before, which a server may fall back to.

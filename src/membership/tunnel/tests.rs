@@ -76,10 +76,10 @@ async fn a_port_that_the_system_chooses_is_looked_up() {
     let mut tunnel = tunnel();
     let mut membership = membership();
     membership.policy.listen_port = None;
-    tunnel.apply(&membership, &assignment(&[1]), BTreeSet::new(), &[], Look::Afresh).await.unwrap();
+    tunnel.apply(&membership, &assignment(&[1]), Whereabouts::default(), &[], Look::Afresh).await.unwrap();
     memory(&mut tunnel).set_stats(key(9), BUSY);
 
-    tunnel.apply(&membership, &assignment(&[1, 2]), BTreeSet::new(), &[], Look::Remembered).await.unwrap();
+    tunnel.apply(&membership, &assignment(&[1, 2]), Whereabouts::default(), &[], Look::Remembered).await.unwrap();
 
     assert_eq!(tunnel.last().unwrap().stats[&key(9)], BUSY);
 }
@@ -102,7 +102,7 @@ fn what_was_left_out_is_not_there_and_a_peer_made_anew_has_no_past() {
 }
 
 async fn apply(tunnel: &mut Tunnel, peers: &[u8], look: Look) -> Result<usize, MembershipError> {
-    tunnel.apply(&membership(), &assignment(peers), BTreeSet::new(), &[], look).await
+    tunnel.apply(&membership(), &assignment(peers), Whereabouts::default(), &[], look).await
 }
 
 fn tunnel() -> Tunnel {

@@ -61,7 +61,8 @@ pub fn target(
         withheld: BTreeSet::new(),
     };
     let networks = survey.networks(assignment)?;
-    let default = survey.default_route(assignment, policy);
+    let is_taken = surroundings.tunnels.iter().any(|mark| *mark < interface.mark());
+    let default = survey.default_route(assignment, policy, is_taken);
     let (peers, ranges) = if networks.addresses.is_empty() {
         // A server may go on listing the peers of a network that this host has left (protocol page, "Staleness").
         Default::default()

@@ -67,7 +67,14 @@ impl Survey<'_> {
     }
 
     /// The families whose default route a peer gets.
-    pub(super) fn default_route(&mut self, assignment: &Assignment, policy: &Policy) -> BTreeSet<Family> {
+    ///
+    /// Two tunnels for everything would carry each other's packets: of several that want it the first is it.
+    pub(super) fn default_route(
+        &mut self,
+        assignment: &Assignment,
+        policy: &Policy,
+        is_taken: bool,
+    ) -> BTreeSet<Family> {
         if assignment.default_gateway.is_none() {
             return BTreeSet::new();
         }
@@ -75,6 +82,10 @@ impl Survey<'_> {
         let offered: BTreeSet<Family> = offered.map(|net| Family::of(net.addr())).collect();
         if !policy.accept_default_route {
             self.withheld.insert(Withheld::DefaultRoute(NoDefaultRoute::NotAllowed));
+            return BTreeSet::new();
+        }
+        if is_taken {
+            self.withheld.insert(Withheld::DefaultRoute(NoDefaultRoute::Taken));
             return BTreeSet::new();
         }
         if offered.is_empty() {

@@ -70,9 +70,24 @@ fn a_default_route_keeps_the_ways_that_the_machine_needs() {
 }
 
 #[test]
+fn one_interface_at_a_time_takes_the_default_route() {
+    let policy = Policy { accept_default_route: true, ..Policy::default() };
+    let taken =
+        |index| Surroundings { tunnels: [InterfaceName::numbered(index).mark()].into(), ..Surroundings::default() };
+    let of = |interface: u16, other: u16| {
+        target(&through_a_gateway(), &policy, &InterfaceName::numbered(interface), &key(), &taken(other)).unwrap()
+    };
+
+    assert!(of(0, 0).withheld.is_empty(), "its own");
+    assert!(of(0, 1).withheld.is_empty(), "the other one yields");
+    assert_eq!(of(1, 0).withheld, [Withheld::DefaultRoute(NoDefaultRoute::Taken)].into());
+    assert!(of(1, 0).device.rules.is_empty());
+}
+
+#[test]
 fn never_routes_what_the_tunnel_itself_needs() {
     let assignment = assignment(&["192.0.2.0/24", "203.0.113.0/24", "192.168.7.0/24", "192.168.40.0/24"]);
-    let surroundings = Surroundings { servers: ["203.0.113.5".parse().unwrap()].into(), ..beside("192.168.7.17/24") };
+    let surroundings = Surroundings { confirmed: ["203.0.113.5".parse().unwrap()].into(), ..beside("192.168.7.17/24") };
 
     let Target { device, withheld } = target_of(&assignment, &Policy::default(), &surroundings).unwrap();
 
