@@ -14,7 +14,8 @@ use std::{
 use tokio::time::{sleep, timeout_at};
 
 use super::{
-    Hands, MembershipError, Work,
+    Hands, HoldWatch, MembershipError, Work,
+    bond::{self, Means},
     found::{choose_interface, found, lock_names},
     glance,
     redeem::Redeemed,
@@ -25,7 +26,8 @@ use crate::{
     control::{Advice, Freshness},
     daemon::clock,
     model::{
-        Backend, InterfaceName, Membership, NetworkName, Overrides, Phase, Redeeming, Server, Stage, Switch, Token,
+        Backend, IdentityChoice, InterfaceName, Membership, NetworkName, Overrides, Phase, Redeeming, Server, Stage,
+        Switch, Token,
     },
     plan::{self, Joining, Verdict},
 };
@@ -35,6 +37,8 @@ use crate::{
 pub struct JoinRequest {
     /// `None` picks the kernel if it has WireGuard.
     pub backend: Option<Backend>,
+    /// Whose the identity is, where that is in doubt; `None` leaves it to the agent.
+    pub choice: Option<IdentityChoice>,
     /// `None` takes the saved one, else the first free `enrollN`.
     pub interface: Option<InterfaceName>,
     /// Settings given now.
@@ -207,13 +211,13 @@ fn timed_out(work: &Work, waited: Duration) -> MembershipError {
 
 /// Opens the membership for a rehearsal; returns it and whether the host is enrolled with the key at hand.
 pub(super) async fn ready(hands: &Hands, request: &JoinRequest) -> Result<(Work, bool), MembershipError> {
-    let (work, greeting, _) = open(hands, request).await?;
+    let (work, greeting, _) = open(hands, request, Means::Look).await?;
     Ok((work, greeting == Greeting::Again))
 }
 
 /// Makes everything ready that needs no server, so that whatever this machine lacks is found before a key is spent.
 async fn prepare(hands: &Hands, request: &JoinRequest) -> Result<(Work, Greeting), MembershipError> {
-    let (mut work, greeting, before) = open(hands, request).await?;
+    let (mut work, greeting, before) = open(hands, request, Means::Act).await?;
     let have = work.tunnel.observe().await?;
     tunnel::refuse_taken_port(&work.membership, have)?;
     if work.has_new_settings && work.membership.enrolled().is_some() {
@@ -230,6 +234,7 @@ async fn prepare(hands: &Hands, request: &JoinRequest) -> Result<(Work, Greeting
 async fn open(
     hands: &Hands,
     request: &JoinRequest,
+    means: Means,
 ) -> Result<(Work, Greeting, Option<InterfaceName>), MembershipError> {
     let server = match (&request.token, &request.server) {
         (Some(token), _) => token.server().clone(),
@@ -237,16 +242,17 @@ async fn open(
         (None, None) => hands.only_server()?,
     };
     let lock = hands.store.lock(&server)?;
-    let saved = hands.store.load(&server)?;
+    let saved = admitted(hands, &server, request.choice, means).await?;
     let mut naming = None;
     let (membership, greeting) = match saved.clone() {
         Some(membership) => resume(membership, request),
         None if hands.store.is_set_aside(&server) => return Err(MembershipError::Deleted(server)),
         None => {
-            let token = request.token.as_ref().ok_or(MembershipError::NotEnrolled)?;
+            let none = || absent(hands, &server);
+            let token = request.token.as_ref().ok_or_else(none)?;
             naming = Some(lock_names(hands).await?);
             let interface = choose_interface(hands, request, &server).await?;
-            (found(token, interface, request)?, Greeting::New)
+            (found(hands, token, interface, request)?, Greeting::New)
         }
     };
     let backend = glance::choose(request.backend, &membership).await?;
@@ -262,6 +268,34 @@ async fn open(
     // An interface of somebody else is found here.
     work.tunnel.observe().await?;
     Ok((work, greeting, before))
+}
+
+/// Loads the membership with `server` unless it is another machine's.
+async fn admitted(
+    hands: &Hands,
+    server: &Server,
+    choice: Option<IdentityChoice>,
+    means: Means,
+) -> Result<Option<Membership>, MembershipError> {
+    let mut saved = hands.store.load(server)?;
+    if saved.is_none() && choice == Some(IdentityChoice::Keep) && hands.store.is_inherited(server) {
+        saved = hands.store.load_inherited(server)?;
+        if means == Means::Act {
+            hands.store.release(server)?;
+        }
+    }
+    match saved {
+        Some(saved) => bond::admit(hands, saved, choice, means, &mut HoldWatch::default()).await,
+        None => Ok(None),
+    }
+}
+
+/// Why there is nothing to go on with.
+fn absent(hands: &Hands, server: &Server) -> MembershipError {
+    if hands.store.is_inherited(server) {
+        return MembershipError::Inherited(server.clone());
+    }
+    MembershipError::NotEnrolled
 }
 
 /// Goes on with a saved membership: the identity stays whatever key is shown.

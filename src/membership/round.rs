@@ -137,7 +137,8 @@ impl Work {
             Switch::On => self.apply(&assignment).await?,
         };
         let known = self.membership.enrolled().map(|enrolled| &enrolled.server_addresses);
-        if news != News::Nothing || known != Some(&self.rest.addresses()) {
+        let is_elsewhere = known != Some(&self.rest.addresses());
+        if self.note_check_in() || news != News::Nothing || is_elsewhere {
             self.keep(assignment)?;
         }
         Ok(Round { changes, news })

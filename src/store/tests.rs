@@ -110,9 +110,11 @@ fn world() -> (tempfile::TempDir, Store, Membership) {
     let token = Secret::from("secret");
     let redeeming = Redeeming { attempts: 0, baseline: None, fingerprint: "ABC".into(), sent_at: None, token };
     let membership = Membership {
+        binding: None,
         identity,
         interface: "enroll0".parse().unwrap(),
         phase: Phase::Pending { redeeming },
+        last_check_in: None,
         outside: Outside::default(),
         policy: Policy::default(),
         sent: std::collections::BTreeSet::new(),
