@@ -109,7 +109,8 @@ pub(super) async fn open(
                     // The server has spoken, and is asked for the next check-in.
                     wait = LOOK;
                 }
-                tracing::error!(%server, error = %describe(&error), retry_in = ?wait, "this membership is not served");
+                let then = if error.class() == Class::Held { HELD } else { "this membership is not served" };
+                tracing::error!(%server, error = %describe(&error), retry_in = ?wait, "{then}");
                 show(&hands, &server, &error, &board);
                 // Nobody waits for what may never come.
                 begun = None;
@@ -144,6 +145,10 @@ fn patience(error: &MembershipError, attempts: u32) -> Duration {
         | Class::Waiting => wait,
     }
 }
+
+/// What to do about an identity that may be another machine's.
+const HELD: &str = "nothing of this membership is used until it is clear whose it is: the server is asked, and \
+                    `agent join --keep-identity` or `agent join --new-identity` decides";
 
 /// Time between two looks at whether anybody else speaks with an identity.
 const LOOK: Duration = Duration::from_secs(60);

@@ -3,7 +3,6 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use anyhow::{Context, Result, ensure};
-use enroll_agent::mock_server::Fault;
 use serde_json::Value;
 
 use crate::{
@@ -57,6 +56,7 @@ fn a_copy_is_quiet(lab: &mut Lab) -> Result<()> {
     let own = host_id(&wait_up(&world, &two)?)?;
     assert_ne!(own, before);
     assert_eq!((world.server.hosts()?.len(), world.uses_left("team")?), (2, 0));
+    assert_eq!(world.run(&one, &["sync"])?.exit, Some(Exit::Code(0)));
     wait_for(&world, &one, "the new host", |status| status["peers"].as_array().is_some_and(|peers| peers.len() == 1))?;
     assert_eq!(host_id(&membership(&world, &one)?)?, before, "the original is what it was");
     assert!(aside.exists());
@@ -187,8 +187,7 @@ fn an_identity_is_given_up(lab: &mut Lab) -> Result<()> {
     let before = host_id(&wait_up(&world, &node)?)?;
     stop(&service)?;
     pose(&world, &node, 'a', Some('2'))?;
-    let shut = || Fault::Status { status: 502, body: String::new(), content_type: "text/plain".into() };
-    world.server.faults().inject(usize::MAX, "/api/hosts/adm/authenticate", shut());
+    world.server.faults().inject(usize::MAX, "/api/hosts/adm/authenticate", bad_gateway());
     ended_with(&world.start_join(&node, &key, &[])?.wait(DONE)?, 9, "may be a copy");
     world.server.faults().clear();
 
