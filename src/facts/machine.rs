@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use uuid::Uuid;
+
 use crate::model::{Machine, Trait};
 
 /// Gathers it; what cannot be read, or is what many machines have, is left out.
@@ -23,14 +25,24 @@ fn gather(root: &Path, hardware_uuid: Option<&str>) -> Machine {
         (Trait::InstanceId, instance),
         (Trait::MachineId, read("etc/machine-id").filter(|text| text.trim().len() >= 32)),
     ];
-    let telling = found.into_iter().filter_map(|(which, text)| Some((which, telling(&text?)?)));
-    Machine(telling.collect::<BTreeMap<_, _>>())
+    let told = found.into_iter().filter_map(|(which, text)| {
+        let value = telling(&text?)?;
+        Some((which, if which == Trait::HardwareUuid { in_one_order(value) } else { value }))
+    });
+    Machine(told.collect::<BTreeMap<_, _>>())
 }
 
 /// The document that cloud-init leaves for others (its manual, "Instance metadata").
 fn instance_id(text: &str) -> Option<String> {
     let document: serde_json::Value = serde_json::from_str(text).ok()?;
     Some(document["v1"]["instance_id"].as_str()?.to_owned())
+}
+
+/// Firmware and kernels disagree about the order of a UUID's bytes (SMBIOS specification §7.2.1), and a new version of
+/// one may turn it round: the smaller one of both is taken.
+fn in_one_order(value: String) -> String {
+    let Ok(uuid) = Uuid::parse_str(&value) else { return value };
+    uuid.min(Uuid::from_bytes_le(*uuid.as_bytes())).to_string()
 }
 
 /// Returns a value without regard to case and white space, unless it tells nothing.
@@ -96,7 +108,7 @@ mod tests {
 
         let expected = [
             (Trait::BoardSerial, "10000000ab12cd34"),
-            (Trait::HardwareUuid, "4c4c4544-0042-3510-8052-b4c04f4d3132"),
+            (Trait::HardwareUuid, "44454c4c-4200-1035-8052-b4c04f4d3132"),
             (Trait::InstanceId, "i-0abc"),
             (Trait::MachineId, "0f1e2d3c4b5a69788796a5b4c3d2e1f0"),
         ];
@@ -111,7 +123,19 @@ mod tests {
 
         assert_eq!(gather(root.path(), None), Machine::default());
         let Machine(told) = gather(root.path(), Some("7d444840-9dc0-11d1-b245-5ffdce74fad2\n"));
-        assert_eq!(told.get(&Trait::HardwareUuid).map(String::as_str), Some("7d444840-9dc0-11d1-b245-5ffdce74fad2"));
+        assert_eq!(told.get(&Trait::HardwareUuid).map(String::as_str), Some("4048447d-c09d-d111-b245-5ffdce74fad2"));
+    }
+
+    #[test]
+    fn the_order_of_a_uuids_bytes_does_not_matter() {
+        let order = |text: &str| in_one_order(text.to_owned());
+
+        assert_eq!(
+            order("4c4c4544-0042-3510-8052-b4c04f4d3132"),
+            order("44454c4c-4200-1035-8052-b4c04f4d3132"),
+            "both ways round"
+        );
+        assert_eq!(order("no uuid"), "no uuid");
     }
 
     #[test]

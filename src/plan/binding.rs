@@ -201,7 +201,7 @@ mod tests {
             (Some(1000), 1000, 1000, Duration::ZERO, Word::Moved),
             (Some(1000), 1090, 1090, Duration::ZERO, Word::Moved),
             (Some(1000), 1091, 1091, Duration::ZERO, Word::Unclear),
-            (Some(1000), 4690, 4690, WATCHED - second, Word::Unclear),
+            (Some(1000), 4690, 4690, Duration::from_secs(299), Word::Unclear),
             (Some(1000), 4690, 4690, WATCHED, Word::Moved),
             (Some(1000), 4690, 4691, WATCHED, Word::Clone),
             (Some(1000), 1000, 1001, second, Word::Clone),

@@ -241,12 +241,11 @@ fn pose(world: &World, node: &Node, id: char, hardware: Option<char>) -> Result<
     fs::create_dir_all(&own)?;
     let shown = own.join(format!("machine-id-{id}"));
     fs::write(&shown, format!("{}\n", machine_id(id)))?;
-    let mut script = format!("mount --bind {} {}\n", shown.display(), file.display());
-    script.push_str("mount -t tmpfs none /sys/class\n");
-    if let Some(hardware) = hardware {
-        let uuid = uuid(hardware);
-        script.push_str(&format!("mkdir -p /sys/class/dmi/id\necho {uuid} > /sys/class/dmi/id/product_uuid\n"));
-    }
+    let hardware = hardware.map_or_else(String::new, |sign| {
+        format!("mkdir -p /sys/class/dmi/id; echo {} > /sys/class/dmi/id/product_uuid", uuid(sign))
+    });
+    let id = format!("mount --bind {} {}", shown.display(), file.display());
+    let script = format!("{id}\nmount -t tmpfs none /sys/class\n{hardware}");
     let posed = node.run(Program::new("sh").args(["-e", "-c", &script]), DONE)?;
     ensure!(posed.exit == Some(Exit::Code(0)), "{posed:?}");
     Ok(())
