@@ -14,11 +14,12 @@ use std::{
 use tokio::time::{sleep, timeout_at};
 
 use super::{
-    Hands, HoldWatch, MembershipError, Work,
-    bond::{self, Means},
+    Hands, MembershipError, Work,
+    bond::Means,
     found::{choose_interface, found, lock_names},
     glance,
     redeem::Redeemed,
+    resume::{absent, admitted},
     tunnel::{self, listen_port},
     watch::Watch,
 };
@@ -268,34 +269,6 @@ async fn open(
     // An interface of somebody else is found here.
     work.tunnel.observe().await?;
     Ok((work, greeting, before))
-}
-
-/// Loads the membership with `server` unless it is another machine's.
-async fn admitted(
-    hands: &Hands,
-    server: &Server,
-    choice: Option<IdentityChoice>,
-    means: Means,
-) -> Result<Option<Membership>, MembershipError> {
-    let mut saved = hands.store.load(server)?;
-    if saved.is_none() && choice == Some(IdentityChoice::Keep) && hands.store.is_inherited(server) {
-        saved = hands.store.load_inherited(server)?;
-        if means == Means::Act {
-            hands.store.release(server)?;
-        }
-    }
-    match saved {
-        Some(saved) => bond::admit(hands, saved, choice, means, &mut HoldWatch::default()).await,
-        None => Ok(None),
-    }
-}
-
-/// Why there is nothing to go on with.
-fn absent(hands: &Hands, server: &Server) -> MembershipError {
-    if hands.store.is_inherited(server) {
-        return MembershipError::Inherited(server.clone());
-    }
-    MembershipError::NotEnrolled
 }
 
 /// Goes on with a saved membership: the identity stays whatever key is shown.

@@ -52,7 +52,9 @@ impl Work {
         let mut farewell = Farewell::default();
         farewell.note("tell the server", self.delete_host().await);
         farewell.note("remove the interface", self.take_down().await);
-        let forgotten = self.hands.store.remove(&self.membership.server).map_err(MembershipError::from);
+        let (server, store) = (&self.membership.server, &self.hands.store);
+        let forgotten =
+            store.remove(server).and_then(|()| store.forget_inherited(server)).map_err(MembershipError::from);
         farewell.note("forget the membership", forgotten);
         farewell
     }

@@ -6,7 +6,7 @@ use super::{
     glance,
 };
 use crate::{
-    model::{Backend, Server},
+    model::{Backend, IdentityChoice, Membership, Server},
     plan,
 };
 
@@ -52,4 +52,34 @@ impl Work {
         let saved = self.membership.last_check_in.unwrap_or(0);
         self.last_check_in.is_some_and(|now| now.saturating_sub(saved) >= plan::KNOWN_WITHIN)
     }
+}
+
+/// Loads the membership with `server` unless it is another machine's.
+pub(super) async fn admitted(
+    hands: &Hands,
+    server: &Server,
+    choice: Option<IdentityChoice>,
+    means: Means,
+) -> Result<Option<Membership>, MembershipError> {
+    let mut saved = hands.store.load(server)?;
+    if saved.is_none() && choice == Some(IdentityChoice::Keep) && hands.store.is_inherited(server) {
+        saved = hands.store.load_inherited(server)?;
+        if means == Means::Act {
+            hands.store.release(server)?;
+        }
+    }
+    match saved {
+        Some(saved) => bond::admit(hands, saved, choice, means, &mut HoldWatch::default()).await,
+        None => Ok(None),
+    }
+}
+
+/// Why there is nothing to go on with.
+pub(super) fn absent(hands: &Hands, server: &Server) -> MembershipError {
+    // A rehearsal leaves it where it is.
+    let is_there = matches!(hands.store.load(server), Ok(Some(_)));
+    if is_there || hands.store.is_inherited(server) {
+        return MembershipError::Inherited(server.clone());
+    }
+    MembershipError::NotEnrolled
 }

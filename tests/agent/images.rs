@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_machine_that_lost_its_id_or_was_never_bound_keeps_its_identity", a_machine_that_lost_its_id),
         ("a_moved_disk_is_held_until_the_server_has_answered", a_moved_disk),
         ("a_copied_disk_with_its_original_alive_is_out_of_use", a_copied_disk),
+        ("the_hardware_is_known_by_a_credential_of_the_unit", the_hardware_by_credential),
         ("an_identity_that_is_held_is_given_up_for_a_new_one", an_identity_is_given_up),
         ("nothing_of_an_identity_is_left_for_an_image", nothing_is_left_for_an_image),
     ]
@@ -34,6 +35,8 @@ fn a_copy_is_quiet(lab: &mut Lab) -> Result<()> {
     stop(&original)?;
     copy_state(&world, &one, &two)?;
     ended_with(&world.run(&two, &["status"])?, 9, "");
+    ended_with(&world.run(&two, &["join", "--dry-run"])?, 9, "is a copy");
+    assert_eq!(world.saved(&two)?.len(), 1, "nothing was changed yet");
     let requests = world.server.faults().observed().len();
 
     let copy = world.serve(&two, &[])?;
@@ -60,6 +63,9 @@ fn a_copy_is_quiet(lab: &mut Lab) -> Result<()> {
     wait_for(&world, &one, "the new host", |status| status["peers"].as_array().is_some_and(|peers| peers.len() == 1))?;
     assert_eq!(host_id(&membership(&world, &one)?)?, before, "the original is what it was");
     assert!(aside.exists());
+    assert_eq!(world.run(&two, &["leave"])?.exit, Some(Exit::Code(0)));
+    assert!(!aside.exists());
+    assert_eq!(world.server.hosts()?.len(), 1, "only the copy's own host has left");
     stop(&copy)?;
     stop(&original)
 }
@@ -142,6 +148,14 @@ fn a_moved_disk(lab: &mut Lab) -> Result<()> {
     world.server.faults().inject(usize::MAX, "/", bad_gateway());
     let service = world.serve(&node, &[])?;
     wait_up(&world, &node).context("it is bound to the new hardware")?;
+    stop(&service)?;
+
+    pose(&world, &node, 'a', Some('3'))?;
+    let service = world.serve(&node, &[])?;
+    wait_for(&world, &node, "the hold", |status| status["state"] == "held")?;
+    let kept = world.run(&node, &["join", "--keep-identity"])?;
+    assert_eq!(kept.exit, Some(Exit::Code(0)), "the owner decides without the server: {kept:?}");
+    assert_eq!(host_id(&wait_up(&world, &node)?)?, before);
     stop(&service)
 }
 
@@ -176,6 +190,29 @@ fn a_copied_disk(lab: &mut Lab) -> Result<()> {
     let copy = world.serve(&two, &[])?;
     wait_up(&world, &two).context("that holds on")?;
     stop(&copy)
+}
+
+fn the_hardware_by_credential(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("one")?;
+    let world = World::new(lab)?;
+    pose(&world, &node, 'a', Some('1'))?;
+    let service = world.enrolled(&node, &world.key("team", &["office"], 1)?)?;
+    stop(&service)?;
+    pose(&world, &node, 'b', None)?;
+    let credentials = world.own(&node).join("credentials");
+    fs::create_dir_all(&credentials)?;
+    let sync = |text: &str| {
+        fs::write(credentials.join("product-uuid"), text)?;
+        node.run(world.agent(&node, &["sync"]).env("CREDENTIALS_DIRECTORY", &credentials), DONE)
+    };
+
+    for known in ["unknown".to_owned(), uuid('1')] {
+        // The machine is right, and userspace interfaces take an agent that serves.
+        ended_with(&sync(&known)?, 3, "no agent is serving");
+    }
+    pose(&world, &node, 'c', None)?;
+    ended_with(&sync(&uuid('2'))?, 9, "is a copy");
+    Ok(())
 }
 
 fn an_identity_is_given_up(lab: &mut Lab) -> Result<()> {
