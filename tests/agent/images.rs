@@ -128,7 +128,13 @@ fn a_moved_disk(lab: &mut Lab) -> Result<()> {
     pose(&world, &node, 'a', Some('1'))?;
     let service = world.enrolled(&node, &world.key("team", &["office"], 1)?)?;
     let before = host_id(&wait_up(&world, &node)?)?;
+    let check_in = || anyhow::Ok(world.saved(&node)?[0]["last_check_in"].as_u64().context("no check-in")?);
+    let first = check_in()?;
+    world.server.faults().set_clock_skew(time::Duration::minutes(10));
+    assert_eq!(world.run(&node, &["sync"])?.exit, Some(Exit::Code(0)));
+    assert_eq!(check_in()?, first, "it is not written each time");
     stop(&service)?;
+    assert!(check_in()? >= first + 600, "it is in the end");
     pose(&world, &node, 'a', Some('2'))?;
     world.server.faults().inject(usize::MAX, "/", bad_gateway());
 
