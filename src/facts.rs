@@ -1,5 +1,7 @@
 //! What this machine says about itself; decides nothing.
 
+mod machine;
+
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
@@ -14,6 +16,7 @@ use nix::{
     sys::utsname,
 };
 
+pub use self::machine::machine;
 use crate::model::{Facts, InterfaceName, Neighbour, Outside};
 
 /// Gathers the facts; what cannot be read is left empty. Interfaces whose name starts with one of `ours` are skipped.

@@ -23,6 +23,7 @@ Exit codes:
    5  key refused: malformed, unknown, expired, used up or disabled
    6  the identity or the interface belongs to something else
    7  enrolled, still waiting for a network
+   9  held: this machine is a copy of another one, or may be
   75  temporary: network, DNS, TLS, clock or server trouble; try again
   78  configuration";
 
@@ -112,6 +113,7 @@ fn advice(class: Class) -> Option<&'static str> {
         Class::Configuration | Class::Other | Class::Usage => None,
         Class::Denied => Some("run as root, or as a member of the group enroll-agent"),
         Class::Foreign => Some("the identity or the interface belongs to something else; `agent status` shows which"),
+        Class::Held => Some(HELD_HINT),
         Class::NotEnrolled => {
             Some("run `agent join <key>`; for a host that the server deleted run `agent leave --server SERVER` first")
         }
@@ -139,6 +141,7 @@ fn code(class: Class) -> u8 {
         Class::Configuration => CONFIGURATION,
         Class::Denied => DENIED,
         Class::Foreign => FOREIGN,
+        Class::Held => HELD,
         Class::NotEnrolled => NOT_ENROLLED,
         Class::Other => OTHER,
         Class::Refused => REFUSED,
@@ -199,6 +202,7 @@ fn hint(error: &MembershipError) -> Option<String> {
             return Some(format!("run `agent leave --server {server}`, then join again to enroll as a new host"));
         }
         MembershipError::Firewall(_) => "`nft list tables` shows it; start the agent again, or remove it with nft",
+        MembershipError::Held { .. } | MembershipError::Inherited(_) => HELD_HINT,
         MembershipError::Host { .. } | MembershipError::Push(_) => return None,
         MembershipError::Link(error) => return link_hint(error),
         MembershipError::NoNetworks { .. } => {
@@ -312,6 +316,10 @@ fn without_keys(text: &str) -> String {
     words.map(|word| if is_key(word) { "(key) " } else { word }).collect()
 }
 
+/// What the owner of a machine that may be a copy can say.
+const HELD_HINT: &str = "a copy: `agent join <key> --new-identity`; the same machine with other hardware: `agent join \
+                         --keep-identity`";
+
 const OTHER: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_ENROLLED: u8 = 3;
@@ -319,6 +327,7 @@ const DENIED: u8 = 4;
 const REFUSED: u8 = 5;
 const FOREIGN: u8 = 6;
 const WAITING: u8 = 7;
+const HELD: u8 = 9;
 const TEMPORARY: u8 = 75;
 const CONFIGURATION: u8 = 78;
 
@@ -334,7 +343,7 @@ mod tests {
         for (code, meaning) in &rows {
             assert!(readme.contains(&format!("| {code} | {meaning} |")), "{code} {meaning}");
         }
-        let known = [OTHER, USAGE, NOT_ENROLLED, DENIED, REFUSED, FOREIGN, WAITING, TEMPORARY, CONFIGURATION];
+        let known = [OTHER, USAGE, NOT_ENROLLED, DENIED, REFUSED, FOREIGN, WAITING, HELD, TEMPORARY, CONFIGURATION];
         let codes: Vec<u8> = rows.iter().skip(1).map(|(code, _)| code.parse().unwrap()).collect();
         assert_eq!(codes, known);
     }

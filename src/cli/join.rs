@@ -20,7 +20,7 @@ use crate::{
     daemon::{self, Ended, Settings, Start},
     ipc::{Answer, Client, IpcError, JoinOrder, Listener, Request, Rights},
     membership::{self, Greeting, Hands, JoinRequest, Joined, MembershipError, Rehearsal, Spending},
-    model::{Backend, Secret, Stage, Status, Token},
+    model::{Backend, IdentityChoice, Secret, Stage, Status, Token},
 };
 
 /// Redeem an enrollment key and configure this device's networks.
@@ -44,6 +44,12 @@ pub(super) struct Join {
     /// Say what would happen; spend, save and change nothing
     #[arg(long, env = "ENROLL_AGENT_DRY_RUN")]
     dry_run: bool,
+    /// This is the machine that the saved identity was made on, whatever hardware it has now
+    #[arg(long, env = "ENROLL_AGENT_KEEP_IDENTITY", conflicts_with = "new_identity")]
+    keep_identity: bool,
+    /// Keep the saved identity aside and enroll as a new host
+    #[arg(long, env = "ENROLL_AGENT_NEW_IDENTITY")]
+    new_identity: bool,
     #[command(flatten)]
     flags: Flags,
 }
@@ -73,6 +79,7 @@ impl Join {
         };
         let request = JoinRequest {
             backend: config.backend,
+            choice: self.choice(),
             interface: config.interface.clone(),
             overrides: config.overrides.clone(),
             server: None,
@@ -80,7 +87,7 @@ impl Join {
             token: config.token(&keys)?,
         };
         let hands = hands(&config);
-        if request.token.is_none() && hands.store.servers()?.is_empty() {
+        if request.token.is_none() && matches!(hands.only_server(), Err(MembershipError::NotEnrolled)) {
             return Err(Failure::usage(
                 "no enrollment key given",
                 "run `agent join <key>`, or give --key-file, ENROLL_AGENT_KEY, or `key_file` in agent.toml",
@@ -93,6 +100,15 @@ impl Join {
             return by_the_serving(client, request, common.json).await;
         }
         self.here(common, &config, &hands, &request).await
+    }
+
+    /// Whose the identity is, if somebody says so.
+    fn choice(&self) -> Option<IdentityChoice> {
+        match (self.keep_identity, self.new_identity) {
+            (true, _) => Some(IdentityChoice::Keep),
+            (false, true) => Some(IdentityChoice::New),
+            (false, false) => None,
+        }
     }
 
     /// Joins in this process, which has to be one that could also serve.
@@ -162,9 +178,9 @@ async fn finish(
 
 /// Has the serving agent join.
 async fn by_the_serving(mut client: Client, request: JoinRequest, json: bool) -> Result<ExitCode, Failure> {
-    let JoinRequest { backend, interface, overrides, server: _, timeout, token } = request;
+    let JoinRequest { backend, choice, interface, overrides, server: _, timeout, token } = request;
     let token = token.map(|token| token.text().clone());
-    let order = JoinOrder { backend, interface, overrides, timeout, token };
+    let order = JoinOrder { backend, choice, interface, overrides, timeout, token };
     client.send(&Request::Join(Box::new(order))).await?;
     let progress = Progress::new();
     let answer = loop {

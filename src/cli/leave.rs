@@ -79,6 +79,10 @@ impl Leave {
         backend: Option<Backend>,
     ) -> Result<Vec<Failure>, Failure> {
         if hands.store.load(server)?.is_none() {
+            if hands.store.is_inherited(server) {
+                membership::leave(hands, server, None, backend).await?;
+                return Ok(Vec::new());
+            }
             if !hands.store.is_set_aside(server) {
                 return Err(MembershipError::NotEnrolled.into());
             }

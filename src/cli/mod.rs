@@ -5,6 +5,7 @@ mod failure;
 mod join;
 mod leave;
 mod log;
+mod prepare_image;
 mod print;
 mod progress;
 mod release_names;
@@ -61,6 +62,7 @@ enum Command {
     Leave(leave::Leave),
     Networks(tables::Networks),
     Peers(tables::Peers),
+    PrepareImage(prepare_image::PrepareImage),
     #[command(hide = true)]
     ReleaseNames(release_names::ReleaseNames),
     RotateKeys(rotate_keys::RotateKeys),
@@ -80,6 +82,7 @@ impl Command {
             | Self::Leave(_)
             | Self::Networks(_)
             | Self::Peers(_)
+            | Self::PrepareImage(_)
             | Self::ReleaseNames(_)
             | Self::RotateKeys(_)
             | Self::Run(_)
@@ -124,6 +127,7 @@ async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Leave(leave) => leave.run(common).await,
         Command::Networks(networks) => networks.run(common).await,
         Command::Peers(peers) => peers.run(common).await,
+        Command::PrepareImage(prepare) => prepare.run(common).await,
         Command::ReleaseNames(release) => release.run(common).await,
         Command::RotateKeys(rotate) => rotate.run(common).await,
         Command::Run(run) => run.run(common).await,
@@ -141,5 +145,9 @@ impl Common {
 }
 
 fn hands(config: &Config) -> Hands {
-    Hands { ca_file: config.overrides.ca_file.clone(), store: Store::new(config.state_dir.clone()) }
+    Hands {
+        ca_file: config.overrides.ca_file.clone(),
+        hardware_uuid: config.hardware_uuid(),
+        store: Store::new(config.state_dir.clone()),
+    }
 }

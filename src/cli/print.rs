@@ -206,7 +206,9 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
 
 fn state(state: State) -> &'static str {
     match state {
+        State::Clone => "not used: this machine is a copy of that host",
         State::Down => "enrolled, interface down",
+        State::Held => "held: this machine may be a copy of that host",
         State::Off => "enrolled, switched off",
         State::Pending => "not enrolled yet: a key is being redeemed",
         State::Revoked => "deleted by the server",

@@ -90,7 +90,8 @@ fn enrollments(config: &Config, keys: &KeyFlags) -> Vec<Enrollment> {
     let usable = |wanted| match wanted {
         Ok(WantedMembership { backend, interface, overrides, timeout, token }) => {
             let server = crate::model::Token::server(&token).clone();
-            let request = JoinRequest { backend, interface, overrides, server: None, timeout, token: Some(token) };
+            let request =
+                JoinRequest { backend, choice: None, interface, overrides, server: None, timeout, token: Some(token) };
             Some(Enrollment { request, server })
         }
         Err(error) => {

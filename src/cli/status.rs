@@ -20,8 +20,8 @@ use crate::{
 
 /// Show this device's memberships: networks, addresses, gateways and peers.
 ///
-/// Ends with 0 when every interface is up, with 3 when this device is not enrolled or an interface is down, and with 7
-/// when a membership still waits for a network.
+/// Ends with 0 when every interface is up, with 3 when this device is not enrolled or an interface is down, with 7
+/// when a membership still waits for a network, and with 9 when this device is a copy of another one or may be.
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusCommand {
     /// Answer one question with the exit code: live (an agent serves), ready (every interface is up), startup (every
@@ -120,6 +120,9 @@ async fn saved(config: &Config) -> Result<Report, Failure> {
     for server in store.servers_aside()? {
         report.memberships.extend(membership::deleted(&store, &server)?);
     }
+    for server in store.servers_inherited()? {
+        report.memberships.extend(membership::inherited(&store, &server)?);
+    }
     Ok(report)
 }
 
@@ -187,10 +190,11 @@ pub(super) fn code(report: &Report) -> ExitCode {
     }
     let memberships = report.memberships.iter().map(|status| match status.state {
         State::Up => None,
+        State::Clone | State::Held => Some(Class::Held),
         State::Down | State::Off | State::Revoked => Some(Class::NotEnrolled),
         State::Pending | State::Waiting => Some(Class::Waiting),
     });
-    let worst = memberships.flatten().max_by_key(|class| *class == Class::Waiting);
+    let worst = memberships.flatten().max_by_key(|class| (*class == Class::Held, *class == Class::Waiting));
     match worst {
         Some(class) => failure::exit(class),
         None if report.memberships.is_empty() => failure::exit(Class::NotEnrolled),

@@ -18,7 +18,7 @@ use crate::{
 
 /// Wait until an interface is up with its addresses.
 ///
-/// Ends with 0 then, with 3 or 7 if it is not by the deadline.
+/// Ends with 0 then, with 3, 7 or 9 if it is not by the deadline.
 #[derive(Debug, clap::Args)]
 pub(super) struct WaitOnline {
     /// Wait for this network; may be given several times
@@ -97,7 +97,14 @@ impl WaitOnline {
             [] => "no network is up".to_owned(),
             names => format!("{} not all up", names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         };
-        let class = if enrolled { Class::Waiting } else { Class::NotEnrolled };
+        let is_suspect = |status: &Status| matches!(status.state, State::Clone | State::Held);
+        let class = if last.is_some_and(|report| report.memberships.iter().any(is_suspect)) {
+            Class::Held
+        } else if enrolled {
+            Class::Waiting
+        } else {
+            Class::NotEnrolled
+        };
         Failure::of(class, format!("{what} after {} s", self.timeout), "`agent status` says what is missing")
     }
 }

@@ -64,6 +64,14 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The hardware's UUID as systemd read it for a service that may not, in the credential `product-uuid`; `None` without.
+    pub fn hardware_uuid(&self) -> Option<String> {
+        let folder = env::var_os("CREDENTIALS_DIRECTORY")?;
+        fs::read_to_string(PathBuf::from(folder).join("product-uuid")).ok()
+    }
+}
+
 /// A key that the group or everybody can read is not a secret.
 pub(super) fn refuse_permissive(path: &Path) -> Result<(), ConfigError> {
     let metadata = fs::metadata(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;

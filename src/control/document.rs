@@ -245,9 +245,11 @@ mod tests {
             token: Secret::default(),
         };
         Membership {
+            binding: None,
             identity: identity.unwrap(),
             interface: "enroll0".parse().unwrap(),
             phase: Phase::Pending { redeeming },
+            last_check_in: None,
             outside: Outside::default(),
             policy,
             sent: std::collections::BTreeSet::new(),

@@ -6,7 +6,7 @@ use tokio::{sync::oneshot, time::sleep};
 
 use super::{board::Board, clock, keeper::random_byte};
 use crate::{
-    membership::{self, Hands, JoinRequest, MembershipError, Work, describe},
+    membership::{self, Hands, HoldWatch, JoinRequest, MembershipError, Work, describe},
     model::{Backend, Class, Enrolling, Overrides, Server, Stage, Token},
     plan,
 };
@@ -56,7 +56,7 @@ pub(super) async fn persist(
             board.enroll(&server, None);
             return Some(Box::new(work));
         }
-        if matches!(error, MembershipError::NotEnrolled) {
+        if matches!(error, MembershipError::Inherited(_) | MembershipError::NotEnrolled) {
             board.enroll(&server, None);
             return None;
         }
@@ -81,7 +81,8 @@ pub(super) async fn once(
     membership::join(hands, request, report, std::future::pending()).await
 }
 
-/// Opens a saved membership again and again until it can be worked on; `None` if no key of it was redeemed yet.
+/// Opens a saved membership again and again until it can be worked on; `None` if no key of it was redeemed yet, or it is
+/// another machine's.
 ///
 /// `overrides` are what the configuration says now. `begun` is told after the first attempt unless that went well; then it comes back.
 pub(super) async fn open(
@@ -94,22 +95,37 @@ pub(super) async fn open(
 ) -> (Option<Box<Work>>, Option<oneshot::Sender<()>>) {
     let mut begun = Some(begun);
     let mut failures = 0;
+    let mut watch = HoldWatch::default();
     loop {
-        let opened = Work::resume(&hands, &server, backend).await;
+        let opened = Work::resume_watching(&hands, &server, backend, &mut watch).await;
         let opened = opened.and_then(|mut work| work.adopt(&overrides).map(|()| work));
         match opened {
             Ok(work) => return (Some(Box::new(work)), begun),
-            Err(MembershipError::NotEnrolled) => return (None, begun),
+            Err(MembershipError::Inherited(_) | MembershipError::NotEnrolled) => return (None, begun),
             Err(error) => {
                 failures += 1;
-                let wait = plan::backoff(failures, random_byte(), None);
-                tracing::error!(%server, error = %describe(&error), retry_in = ?wait, "this membership is not served");
-                board.break_down(&server, error.report(clock::unix_seconds()));
+                let mut wait = plan::backoff(failures, random_byte(), None);
+                if matches!(error, MembershipError::Held { source: None, .. }) {
+                    // The server has spoken, and is asked for the next check-in.
+                    wait = LOOK;
+                }
+                let then = if error.class() == Class::Held { HELD } else { "this membership is not served" };
+                tracing::error!(%server, error = %describe(&error), retry_in = ?wait, "{then}");
+                show(&hands, &server, &error, &board);
                 // Nobody waits for what may never come.
                 begun = None;
                 sleep(wait).await;
             }
         }
+    }
+}
+
+/// Shows why a membership is not served.
+fn show(hands: &Hands, server: &Server, error: &MembershipError, board: &Board) {
+    let why = error.report(clock::unix_seconds());
+    match membership::held(&hands.store, server, why.clone()) {
+        Ok(Some(status)) if error.class() == Class::Held => board.show(status),
+        Ok(_) | Err(_) => board.break_down(server, why),
     }
 }
 
@@ -121,6 +137,7 @@ fn patience(error: &MembershipError, attempts: u32) -> Duration {
         Class::Configuration
         | Class::Denied
         | Class::Foreign
+        | Class::Held
         | Class::NotEnrolled
         | Class::Other
         | Class::Temporary
@@ -128,6 +145,13 @@ fn patience(error: &MembershipError, attempts: u32) -> Duration {
         | Class::Waiting => wait,
     }
 }
+
+/// What to do about an identity that may be another machine's.
+const HELD: &str = "nothing of this membership is used until it is clear whose it is: the server is asked, and \
+                    `agent join --keep-identity` or `agent join --new-identity` decides";
+
+/// Time between two looks at whether anybody else speaks with an identity.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// How long a key rests that was sent as often as it may be without a clear answer.
 const UNCLEAR: Duration = Duration::from_secs(3600);

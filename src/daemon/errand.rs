@@ -278,7 +278,9 @@ fn outcome_of(error: &MembershipError) -> Outcome {
         MembershipError::Deleted(_) => Outcome::Failed { trouble: Trouble::Gone, retry_after: None },
         MembershipError::Assignment { .. }
         | MembershipError::Firewall(_)
+        | MembershipError::Held { .. }
         | MembershipError::Host { .. }
+        | MembershipError::Inherited(_)
         | MembershipError::NoNetworks { .. }
         | MembershipError::NotEnrolled
         | MembershipError::NotInNetwork(_)

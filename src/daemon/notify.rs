@@ -57,6 +57,8 @@ fn line(report: &Report) -> String {
         let told = match (status.state, &status.contact) {
             (State::Up | State::Waiting, Some(contact)) if contact.online => "in step with",
             (State::Up | State::Down | State::Pending | State::Waiting, _) => "without contact to",
+            (State::Clone, _) => "a copy of a host of",
+            (State::Held, _) => "perhaps a copy of a host of",
             (State::Off, _) => "switched off for",
             (State::Revoked, _) => "deleted by",
         };

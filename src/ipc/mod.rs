@@ -19,7 +19,9 @@ pub use self::{
     client::{Client, connect},
     listener::{Call, Listener, Rights},
 };
-use crate::model::{Backend, Class, InterfaceName, NetworkName, Overrides, Report, Secret, Server, Stage, Status};
+use crate::model::{
+    Backend, Class, IdentityChoice, InterfaceName, NetworkName, Overrides, Report, Secret, Server, Stage, Status,
+};
 
 /// What can be asked of a serving agent. Without a server the whole device is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +67,9 @@ pub enum Request {
 pub struct JoinOrder {
     /// `None` picks the kernel if it has WireGuard.
     pub backend: Option<Backend>,
+    /// Whose the identity is, where that is in doubt.
+    #[serde(default)]
+    pub choice: Option<IdentityChoice>,
     /// `None` takes the saved one, else the first free `enrollN`.
     pub interface: Option<InterfaceName>,
     /// Settings given now.

@@ -29,6 +29,15 @@ pub enum MembershipError {
     /// The packet filter could not be removed.
     #[error("the packet filter stays")]
     Firewall(#[from] FirewallError),
+    /// It cannot be told whether the identity is this machine's or another's: nothing of it is used.
+    #[error("this machine may be a copy: the identity known to {server} was bound to other hardware")]
+    Held {
+        /// Which server.
+        server: Server,
+        /// Why the server could not tell; `None` when it was not asked, or another look is needed.
+        #[source]
+        source: Option<Box<MembershipError>>,
+    },
     /// Something on this machine failed that has nothing to do with the membership.
     #[error("cannot {action}")]
     Host {
@@ -38,6 +47,9 @@ pub enum MembershipError {
         #[source]
         source: io::Error,
     },
+    /// The identity is another machine's, of which this one is a copy; it is kept aside.
+    #[error("this machine is a copy: the identity known to {0} is another machine's and is not used")]
+    Inherited(Server),
     /// The interface could not be observed or changed.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -141,6 +153,7 @@ impl MembershipError {
             | Self::NotInNetwork(_)
             | Self::NotServing(_)
             | Self::SwitchedOff(_) => Class::NotEnrolled,
+            Self::Held { .. } | Self::Inherited(_) => Class::Held,
             Self::Link(error) => match error {
                 LinkError::Denied { .. } => Class::Denied,
                 LinkError::Taken(_) => Class::Foreign,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{Hands, JoinRequest, MembershipError, tunnel::free_interface};
+use super::{Hands, JoinRequest, MembershipError, bond::binding, tunnel::free_interface};
 use crate::{
     link,
     model::{Identity, InterfaceName, Membership, Outside, Phase, Policy, Redeeming, Server, Switch, Token},
@@ -13,6 +13,7 @@ use crate::{
 
 /// Founds a membership; nothing is on disk yet.
 pub(super) fn found(
+    hands: &Hands,
     token: &Token,
     interface: InterfaceName,
     request: &JoinRequest,
@@ -23,9 +24,11 @@ pub(super) fn found(
         source: std::io::Error::other("the system's random number generator failed"),
     })?;
     Ok(Membership {
+        binding: Some(binding(&random, hands)?),
         identity,
         interface,
         phase: Phase::Pending { redeeming: Redeeming::new(token) },
+        last_check_in: None,
         outside: Outside::default(),
         policy: request.overrides.over(Policy::default()),
         sent: BTreeSet::new(),

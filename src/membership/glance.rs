@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{MembershipError, Tunnel, describe, fence, tunnel};
+use super::{MembershipError, Tunnel, bond, describe, fence, tunnel};
 use crate::{
     daemon::clock,
     link::{self, LinkError},
-    model::{Backend, Membership, Report, Server, State, Status},
-    plan,
+    model::{Backend, ErrorReport, Membership, Report, Server, State, Status},
+    plan::{self, Bond},
     store::Store,
 };
 
@@ -24,7 +24,35 @@ pub async fn status(store: &Store, server: &Server) -> Result<Option<Status>, Me
         None => (None, BTreeSet::new()),
     };
     let status = plan::summarize(&membership, tunnel.last(), Some(Backend::Kernel), &withheld, error);
-    Ok(Some(Status { firewall, ..status }))
+    let state = match bond::look(&membership) {
+        Bond::Clone => State::Clone,
+        Bond::Hold => State::Held,
+        Bond::Reset | Bond::Same => status.state,
+    };
+    Ok(Some(Status { firewall, state, ..status }))
+}
+
+/// Summarizes a membership of which nothing is used until it is clear whose it is, for this reason; `None` if there is
+/// none.
+///
+/// # Errors
+/// [`MembershipError::Store`] if the state cannot be read.
+pub fn held(store: &Store, server: &Server, why: ErrorReport) -> Result<Option<Status>, MembershipError> {
+    let Some(membership) = store.load(server)? else { return Ok(None) };
+    let status = plan::summarize(&membership, None, None, &BTreeSet::new(), Some(why));
+    Ok(Some(Status { state: State::Held, ..status }))
+}
+
+/// Summarizes a membership that is another machine's; `None` if there is none, or this machine has one of its own.
+///
+/// # Errors
+/// [`MembershipError::Store`] if the state cannot be read.
+pub fn inherited(store: &Store, server: &Server) -> Result<Option<Status>, MembershipError> {
+    if store.load(server)?.is_some() {
+        return Ok(None);
+    }
+    let Some(membership) = store.load_inherited(server)? else { return Ok(None) };
+    Ok(Some(Status { state: State::Clone, ..plan::summarize(&membership, None, None, &BTreeSet::new(), None) }))
 }
 
 /// Summarizes a membership that the server deleted; `None` if there is none.
@@ -41,8 +69,15 @@ pub fn deleted(store: &Store, server: &Server) -> Result<Option<Status>, Members
 /// # Errors
 /// [`MembershipError::Store`] if the state cannot be read, [`MembershipError::Link`] if the interface stays.
 pub async fn clear_deleted(store: &Store, server: &Server) -> Result<(), MembershipError> {
-    let Some(membership) = store.load_aside(server)? else { return Ok(()) };
-    let mut tunnel = Tunnel::open(Backend::Kernel, &membership)?;
+    match store.load_aside(server)? {
+        Some(membership) => clear_kernel(&membership).await,
+        None => Ok(()),
+    }
+}
+
+/// Removes the kernel interface of `membership`, if it is still there.
+pub(super) async fn clear_kernel(membership: &Membership) -> Result<(), MembershipError> {
+    let mut tunnel = Tunnel::open(Backend::Kernel, membership)?;
     match tunnel.observe().await {
         Ok(Some(_)) => tunnel.remove().await,
         // Meanwhile somebody else's.

@@ -15,9 +15,11 @@ use tokio::time::{sleep, timeout_at};
 
 use super::{
     Hands, MembershipError, Work,
+    bond::Means,
     found::{choose_interface, found, lock_names},
     glance,
     redeem::Redeemed,
+    resume::{absent, admitted},
     tunnel::{self, Look, listen_port},
     watch::Watch,
 };
@@ -25,7 +27,8 @@ use crate::{
     control::{Advice, Freshness},
     daemon::clock,
     model::{
-        Backend, InterfaceName, Membership, NetworkName, Overrides, Phase, Redeeming, Server, Stage, Switch, Token,
+        Backend, IdentityChoice, InterfaceName, Membership, NetworkName, Overrides, Phase, Redeeming, Server, Stage,
+        Switch, Token,
     },
     plan::{self, Joining, Verdict},
 };
@@ -35,6 +38,8 @@ use crate::{
 pub struct JoinRequest {
     /// `None` picks the kernel if it has WireGuard.
     pub backend: Option<Backend>,
+    /// Whose the identity is, where that is in doubt; `None` leaves it to the agent.
+    pub choice: Option<IdentityChoice>,
     /// `None` takes the saved one, else the first free `enrollN`.
     pub interface: Option<InterfaceName>,
     /// Settings given now.
@@ -207,13 +212,13 @@ fn timed_out(work: &Work, waited: Duration) -> MembershipError {
 
 /// Opens the membership for a rehearsal; returns it and whether the host is enrolled with the key at hand.
 pub(super) async fn ready(hands: &Hands, request: &JoinRequest) -> Result<(Work, bool), MembershipError> {
-    let (work, greeting, _) = open(hands, request).await?;
+    let (work, greeting, _) = open(hands, request, Means::Look).await?;
     Ok((work, greeting == Greeting::Again))
 }
 
 /// Makes everything ready that needs no server, so that whatever this machine lacks is found before a key is spent.
 async fn prepare(hands: &Hands, request: &JoinRequest) -> Result<(Work, Greeting), MembershipError> {
-    let (mut work, greeting, before) = open(hands, request).await?;
+    let (mut work, greeting, before) = open(hands, request, Means::Act).await?;
     let have = work.tunnel.recent().await?;
     tunnel::refuse_taken_port(&work.membership, have)?;
     if work.has_new_settings && work.membership.enrolled().is_some() {
@@ -230,6 +235,7 @@ async fn prepare(hands: &Hands, request: &JoinRequest) -> Result<(Work, Greeting
 async fn open(
     hands: &Hands,
     request: &JoinRequest,
+    means: Means,
 ) -> Result<(Work, Greeting, Option<InterfaceName>), MembershipError> {
     let server = match (&request.token, &request.server) {
         (Some(token), _) => token.server().clone(),
@@ -237,16 +243,17 @@ async fn open(
         (None, None) => hands.only_server()?,
     };
     let lock = hands.store.lock(&server)?;
-    let saved = hands.store.load(&server)?;
+    let saved = admitted(hands, &server, request.choice, means).await?;
     let mut naming = None;
     let (membership, greeting) = match saved.clone() {
         Some(membership) => resume(membership, request),
         None if hands.store.is_set_aside(&server) => return Err(MembershipError::Deleted(server)),
         None => {
-            let token = request.token.as_ref().ok_or(MembershipError::NotEnrolled)?;
+            let none = || absent(hands, &server);
+            let token = request.token.as_ref().ok_or_else(none)?;
             naming = Some(lock_names(hands).await?);
             let interface = choose_interface(hands, request, &server).await?;
-            (found(token, interface, request)?, Greeting::New)
+            (found(hands, token, interface, request)?, Greeting::New)
         }
     };
     let backend = glance::choose(request.backend, &membership).await?;

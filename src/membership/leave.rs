@@ -2,7 +2,11 @@
 
 use uuid::Uuid;
 
-use super::{Hands, MembershipError, Work, error::describe};
+use super::{
+    Hands, HoldWatch, MembershipError, Work,
+    bond::{self, Means},
+    error::describe,
+};
 use crate::{
     control::Advice,
     model::{Backend, NetworkName, Server},
@@ -48,7 +52,9 @@ impl Work {
         let mut farewell = Farewell::default();
         farewell.note("tell the server", self.delete_host().await);
         farewell.note("remove the interface", self.take_down().await);
-        let forgotten = self.hands.store.remove(&self.membership.server).map_err(MembershipError::from);
+        let (server, store) = (&self.membership.server, &self.hands.store);
+        let forgotten =
+            store.remove(server).and_then(|()| store.forget_inherited(server)).map_err(MembershipError::from);
         farewell.note("forget the membership", forgotten);
         farewell
     }
@@ -63,7 +69,8 @@ impl Farewell {
     }
 }
 
-/// Leaves `server`, or one `network` of it, without a serving agent.
+/// Leaves `server`, or one `network` of it, without a serving agent. What is another machine's is forgotten; the server,
+/// which knows it as that one's, is not told.
 ///
 /// # Errors
 /// [`MembershipError::NotEnrolled`] if there is nothing to leave. What fails on the way is in the [`Farewell`].
@@ -74,7 +81,15 @@ pub async fn leave(
     backend: Option<Backend>,
 ) -> Result<Farewell, MembershipError> {
     let lock = hands.store.lock(server)?;
-    let membership = hands.store.load(server)?.ok_or(MembershipError::NotEnrolled)?;
+    let admitted = match hands.store.load(server)? {
+        Some(saved) => bond::admit(hands, saved, None, Means::Act, &mut HoldWatch::default()).await?,
+        None if hands.store.is_inherited(server) => None,
+        None => return Err(MembershipError::NotEnrolled),
+    };
+    let Some(membership) = admitted else {
+        hands.store.forget_inherited(server)?;
+        return Ok(Farewell::default());
+    };
     // A userspace interface ended with its process; what is left to remove can only be the kernel's.
     let mut work = Work::new(hands.clone(), lock, membership, backend.unwrap_or(Backend::Kernel))?;
     match network {

@@ -2,11 +2,13 @@
 //!
 //! This is where the hands meet: store, server and interface.
 
+mod bond;
 mod error;
 mod fence;
 mod found;
 mod gateway;
 mod glance;
+mod image;
 mod join;
 mod leave;
 mod names;
@@ -14,6 +16,7 @@ mod outside;
 mod push;
 mod redeem;
 mod rehearse;
+mod resume;
 mod rotate;
 mod round;
 mod seen;
@@ -23,9 +26,11 @@ mod work;
 
 use std::path::PathBuf;
 
+pub use bond::HoldWatch;
 pub use error::{MembershipError, describe};
 pub use gateway::GatewaysInUse;
-pub use glance::{clear_after, clear_deleted, deleted, status, sweep};
+pub use glance::{clear_after, clear_deleted, deleted, held, inherited, status, sweep};
+pub use image::{Wiped, remains, wipe};
 pub use join::{Greeting, JoinRequest, Joined, join};
 pub use leave::{Farewell, leave};
 pub use names::{end_names, release_names};
@@ -37,7 +42,8 @@ pub use work::Work;
 
 use crate::{
     control::{Rest, client_config},
-    model::{Membership, Server},
+    facts,
+    model::{Machine, Membership, Server},
     store::Store,
 };
 
@@ -46,6 +52,8 @@ use crate::{
 pub struct Hands {
     /// Certificate authority given now; `None` takes the one saved with the membership, else the system's.
     pub ca_file: Option<PathBuf>,
+    /// The hardware's UUID, where somebody with more rights read it for this process.
+    pub hardware_uuid: Option<String>,
     /// Memberships on disk.
     pub store: Store,
 }
@@ -60,12 +68,20 @@ impl Hands {
         Ok(Rest::new(server.clone(), &known, &tls)?)
     }
 
-    /// Returns the only membership's server.
+    /// What this machine says of itself now.
+    fn machine(&self) -> Machine {
+        facts::machine(self.hardware_uuid.as_deref())
+    }
+
+    /// Returns the only membership's server; without any, the server of the only one that is another machine's.
     ///
     /// # Errors
     /// [`MembershipError::NotEnrolled`] if there is none, [`MembershipError::Several`] if there are more.
     pub fn only_server(&self) -> Result<Server, MembershipError> {
         let mut servers = self.store.servers()?;
+        if servers.is_empty() {
+            servers = self.store.servers_inherited()?;
+        }
         match (servers.pop(), servers.is_empty()) {
             (Some(server), true) => Ok(server),
             (Some(_), false) => Err(MembershipError::Several),

@@ -138,7 +138,8 @@ impl Work {
             Switch::On => self.apply(&assignment, look).await?,
         };
         let known = self.membership.enrolled().map(|enrolled| &enrolled.server_addresses);
-        if news != News::Nothing || known != Some(&self.rest.confirmed()) {
+        let is_elsewhere = known != Some(&self.rest.confirmed());
+        if self.note_check_in() || news != News::Nothing || is_elsewhere {
             self.keep(assignment)?;
         }
         Ok(Round { changes, news })

@@ -21,7 +21,9 @@ use crate::{
 };
 
 use super::{
-    Greeting, Hands, MembershipError, Round, Tunnel, glance, join,
+    Greeting, Hands, MembershipError, Round, Tunnel,
+    bond::CheckIns,
+    join,
     names::Resolution,
     outside::Lookout,
     tunnel::{self, Look, Whereabouts},
@@ -31,6 +33,8 @@ use super::{
 #[derive(Debug)]
 pub struct Work {
     pub(super) authenticated_at: Option<Instant>,
+    /// Before the lock, under which it is saved in the end.
+    pub(super) check_ins: CheckIns,
     /// When the server was last asked whether its cache or its pushes were right.
     pub(super) clarified_at: Option<Instant>,
     pub(super) error: Option<ErrorReport>,
@@ -40,6 +44,8 @@ pub struct Work {
     /// Where gateways were when they were peers.
     pub(super) known_gateways: BTreeMap<Uuid, SocketAddr>,
     _lock: Lock,
+    /// What the server last said of this host's check-ins.
+    pub(super) last_check_in: Option<u64>,
     pub(super) lookout: Lookout,
     pub(super) membership: Membership,
     /// Held until the name of a new interface is saved.
@@ -70,6 +76,7 @@ impl Work {
         let tunnel = Tunnel::open(backend, &membership)?;
         Ok(Self {
             authenticated_at: None,
+            check_ins: CheckIns::new(hands.store.clone(), membership.server.clone()),
             clarified_at: None,
             error: None,
             gateways: BTreeSet::new(),
@@ -78,6 +85,7 @@ impl Work {
             has_new_settings: false,
             _lock: lock,
             key_on_server: None,
+            last_check_in: None,
             lookout: Lookout::default(),
             membership,
             naming: None,
@@ -87,18 +95,6 @@ impl Work {
             tunnel,
             unreachable: None,
         })
-    }
-
-    /// Takes up the saved membership with `server`.
-    ///
-    /// # Errors
-    /// [`MembershipError::NotEnrolled`] if there is none, or only a pending one.
-    pub async fn resume(hands: &Hands, server: &Server, backend: Option<Backend>) -> Result<Self, MembershipError> {
-        let lock = hands.store.lock(server)?;
-        let membership = hands.store.load(server)?.filter(|membership| membership.enrolled().is_some());
-        let membership = membership.ok_or(MembershipError::NotEnrolled)?;
-        let backend = glance::choose(backend, &membership).await?;
-        Self::new(hands.clone(), lock, membership, backend)
     }
 
     /// Who carries the packets.
@@ -212,6 +208,7 @@ impl Work {
         let assignment =
             control::assignment(&pulled, &self.membership.identity).map_err(|error| self.unusable(error))?;
         self.key_on_server = Some(control::host_key(&pulled));
+        self.last_check_in = pulled.last_check_in();
         self.server_config = Some(pulled.server_config);
         Ok(self.with_known_names(self.with_known_relays(assignment)))
     }
@@ -227,6 +224,7 @@ impl Work {
 
     /// Saves `assignment` as the one in force; a key on its way counts as redeemed.
     pub(super) fn keep(&mut self, assignment: Assignment) -> Result<(), MembershipError> {
+        self.check_ins.note(self.last_check_in);
         let next = self.imagine(assignment);
         self.hands.store.save(&next)?;
         self.membership = next;
@@ -264,7 +262,8 @@ impl Work {
             server_name: known.name,
             server_version: known.version,
         }));
-        Membership { phase, sent, ..self.membership.clone() }
+        let last_check_in = self.last_check_in.or(self.membership.last_check_in);
+        Membership { last_check_in, phase, sent, ..self.membership.clone() }
     }
 
     pub(super) fn unusable(&self, source: AssignmentError) -> MembershipError {

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Assignment, Identity, InterfaceName, NetworkName, Node, Outside, Policy, Secret, Server, StunChoice, Token,
+    Assignment, Binding, Identity, InterfaceName, NetworkName, Node, Outside, Policy, Secret, Server, StunChoice, Token,
 };
 
 /// A membership on disk.
@@ -18,6 +18,9 @@ use super::{
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
+    /// The machine that it belongs to; `None` in a file of an agent that did not note it yet.
+    #[serde(default)]
+    pub binding: Option<Binding>,
     /// Who this host is to the server.
     pub identity: Identity,
     /// The interface of this membership.
@@ -25,6 +28,10 @@ pub struct Membership {
     /// Where this host was last seen from outside; see [`Membership::seen`].
     #[serde(default)]
     pub outside: Outside,
+    /// When this host last checked in, in the server's seconds since 1970; up to an hour behind, `None` before the first
+    /// pull.
+    #[serde(default)]
+    pub last_check_in: Option<u64>,
     /// What the owner of the machine decided.
     pub policy: Policy,
     /// How far it got.

@@ -116,8 +116,12 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
+    /// A copy of another machine: its identity is not used, and this machine has none of its own yet.
+    Clone,
     /// Enrolled, but the interface is not up.
     Down,
+    /// Perhaps a copy of another machine: nothing of the identity is used until that is clear.
+    Held,
     /// Switched off by the owner of this machine; `agent up` switches it on.
     Off,
     /// A key is being redeemed; run `agent join` again.
@@ -203,6 +207,8 @@ pub enum Class {
     Denied,
     /// The identity or the interface belongs to something else.
     Foreign,
+    /// The identity is another machine's, or may be.
+    Held,
     /// This host is not enrolled, or not any more.
     NotEnrolled,
     /// Anything else.

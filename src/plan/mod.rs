@@ -1,6 +1,7 @@
 //! The mind: pure decisions from facts to changes. Time and randomness come in as arguments.
 
 mod backoff;
+mod binding;
 mod diff;
 mod firewall;
 mod gateway;
@@ -17,6 +18,7 @@ mod trials;
 mod vigil;
 
 pub use backoff::{MAX_DELAY, backoff};
+pub use binding::{Bond, KNOWN_WITHIN, Word, bind, bond, unbound, word};
 pub use diff::{Change, diff};
 pub use firewall::{Line, Ruleset, Wall, wall};
 pub use gateway::{Probed, Standing, choose_gateway, is_silent};

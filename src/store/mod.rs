@@ -3,8 +3,13 @@
 //! ```text
 //! <state>/                       0700
 //!   <server>/membership.json     0600, {"version":2, …}
+//!   .deleted-<server>/…          the server ended it
+//!   .inherited-<server>/…        another machine's, of which this one is a copy
 //!   <server>.lock                held by the process that works on this membership
 //! ```
+
+mod inherited;
+mod wipe;
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},

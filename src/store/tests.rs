@@ -35,6 +35,45 @@ fn missing_damaged_newer_older_and_unreadable_are_five_answers() {
 }
 
 #[test]
+fn what_is_another_machines_is_kept_aside_for_its_owner_alone_and_can_come_back() {
+    let (folder, store, membership) = world();
+    let server = &membership.server;
+    store.save(&membership).unwrap();
+    let file = folder.path().join("state/api.example.net:8443/membership.json");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+
+    store.quarantine(server).unwrap();
+
+    assert_eq!((store.load(server).unwrap(), store.servers().unwrap()), (None, Vec::new()));
+    assert_eq!(store.servers_inherited().unwrap(), std::slice::from_ref(server));
+    assert_eq!(store.load_inherited(server).unwrap(), Some(membership.clone()));
+    let aside = folder.path().join("state/.inherited-api.example.net:8443/membership.json");
+    assert_eq!(fs::metadata(&aside).unwrap().permissions().mode() & 0o777, 0o600);
+    store.remove(server).unwrap();
+    assert!(store.is_inherited(server), "a membership of this machine's own goes without it");
+    store.release(server).unwrap();
+    assert_eq!((store.load(server).unwrap(), store.is_inherited(server)), (Some(membership), false));
+}
+
+#[test]
+fn wiping_leaves_only_what_is_somebody_elses_and_nothing_is_wiped_under_an_agent() {
+    let (folder, store, membership) = world();
+    store.save(&membership).unwrap();
+    store.quarantine(&membership.server).unwrap();
+    store.save(&membership).unwrap();
+    let foreign = folder.path().join("state/notes.txt");
+    fs::write(&foreign, "").unwrap();
+
+    let lock = store.lock(&membership.server).unwrap();
+    assert!(matches!(store.wipe(), Err(StoreError::Busy { .. })));
+    assert!(store.load(&membership.server).unwrap().is_some());
+    drop(lock);
+    store.wipe().unwrap();
+
+    assert_eq!(store.contents().unwrap(), [foreign]);
+}
+
+#[test]
 fn a_file_of_the_first_version_is_still_read() {
     let (folder, store, membership) = world();
     store.save(&membership).unwrap();
@@ -110,9 +149,11 @@ fn world() -> (tempfile::TempDir, Store, Membership) {
     let token = Secret::from("secret");
     let redeeming = Redeeming { attempts: 0, baseline: None, fingerprint: "ABC".into(), sent_at: None, token };
     let membership = Membership {
+        binding: None,
         identity,
         interface: "enroll0".parse().unwrap(),
         phase: Phase::Pending { redeeming },
+        last_check_in: None,
         outside: Outside::default(),
         policy: Policy::default(),
         sent: std::collections::BTreeSet::new(),

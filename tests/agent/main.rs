@@ -6,6 +6,7 @@ mod lab;
 mod actions;
 mod endpoint;
 mod firewall;
+mod images;
 mod join;
 mod lasting;
 mod leave;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let mut cases = actions::cases();
     cases.extend(endpoint::cases());
     cases.extend(firewall::cases());
+    cases.extend(images::cases());
     cases.extend(join::cases());
     cases.extend(lasting::cases());
     cases.extend(leave::cases());

@@ -110,8 +110,10 @@ fn membership(on: On) -> (Tunnel, Membership, Assignment) {
         token: String::new().into(),
     };
     let membership = Membership {
+        binding: None,
         identity: identity.unwrap(),
         interface: name("enroll0"),
+        last_check_in: None,
         outside: Outside::default(),
         phase: Phase::Pending { redeeming },
         policy: Policy { listen_port: 51821.try_into().ok(), ..Policy::default() },

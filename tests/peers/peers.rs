@@ -171,8 +171,10 @@ fn membership() -> Membership {
     let (fingerprint, token) = (String::new(), String::new().into());
     let redeeming = Redeeming { attempts: 0, baseline: None, fingerprint, sent_at: None, token };
     Membership {
+        binding: None,
         identity,
         interface: "enroll0".parse().expect("a name"),
+        last_check_in: None,
         outside: Outside::default(),
         phase: Phase::Pending { redeeming },
         policy: Policy { listen_port: 51821.try_into().ok(), ..Policy::default() },

@@ -55,6 +55,14 @@ document! {
     }
 }
 
+impl HostPull {
+    /// When this host last checked in, in the server's seconds since 1970; `None` if it never did.
+    pub fn last_check_in(&self) -> Option<u64> {
+        let nodes = self.nodes.iter().flatten();
+        nodes.filter_map(|node| u64::try_from(node.last_check_in.unix_seconds()).ok()).max()
+    }
+}
+
 /// The push twin of [`HostPull`]. The peers are in `host_peers` here, and `peers` is always empty.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]

@@ -13,7 +13,7 @@ use crate::{
     },
     ipc::{Answer, Call, Failure, JoinOrder, Request, Rights},
     membership::{JoinRequest, MembershipError},
-    model::{Broken, Class, NetworkName, Server, Status, Token},
+    model::{Broken, Class, IdentityChoice, NetworkName, Server, State, Status, Token},
 };
 
 impl Service {
@@ -86,7 +86,7 @@ impl Service {
         let mut kept = self.all();
         kept.retain(|kept| server.is_none_or(|server| kept.server == *server));
         if kept.is_empty() {
-            return self.refuse(call, errand::failure(&MembershipError::NotEnrolled));
+            return self.refuse(call, errand::failure(&self.absent(server)));
         }
         self.aside(requests::order(call, kept, plain));
     }
@@ -105,10 +105,13 @@ impl Service {
             let (hands, backend) = (self.hands.clone(), self.settings.backend);
             return self.aside(async move { requests::give_up(call, hands, server, backend).await });
         }
-        let forgotten = if self.hands.store.is_set_aside(&server) {
+        let forgotten = if self.hands.store.is_inherited(&server) && !self.in_hand.contains(&server) {
+            // The server knows it as another machine's.
+            self.hands.store.forget_inherited(&server).map_err(MembershipError::from)
+        } else if self.hands.store.is_set_aside(&server) {
             self.hands.store.remove(&server).map_err(MembershipError::from)
         } else {
-            Err(MembershipError::NotEnrolled)
+            Err(self.absent(Some(&server)))
         };
         if forgotten.is_ok() {
             self.board.forget(&server);
@@ -116,6 +119,21 @@ impl Service {
         let answer = errand::answer(forgotten.map(|()| errand::Obeyed::default()));
         let mut call = call;
         self.aside(async move { say(&mut call, &answer).await });
+    }
+
+    /// Why there is nothing to work on.
+    fn absent(&self, server: Option<&Server>) -> MembershipError {
+        let report = self.board.report();
+        let meant = |status: &&Status| server.is_none_or(|server| status.server == server.to_string());
+        let mut suspects = report.memberships.iter().filter(meant).filter_map(|status| {
+            let server = status.server.parse().ok()?;
+            match status.state {
+                State::Clone => Some(MembershipError::Inherited(server)),
+                State::Held => Some(MembershipError::Held { server, source: None }),
+                State::Down | State::Off | State::Pending | State::Revoked | State::Up | State::Waiting => None,
+            }
+        });
+        suspects.next().unwrap_or(MembershipError::NotEnrolled)
     }
 
     /// The server with the network, or the only one.
@@ -136,8 +154,13 @@ impl Service {
         }
     }
 
-    fn join(&mut self, mut call: Call, order: JoinOrder) {
-        let JoinOrder { backend, interface, overrides, timeout, token } = order;
+    fn is_held(&self, server: &Server) -> bool {
+        let report = self.board.report();
+        report.memberships.iter().any(|status| status.server == server.to_string() && status.state == State::Held)
+    }
+
+    fn join(&mut self, call: Call, order: JoinOrder) {
+        let JoinOrder { backend, choice, interface, overrides, timeout, token } = order;
         let token: Option<Token> = match token.map(|token| token.expose().parse()).transpose() {
             Ok(token) => token,
             Err(error) => {
@@ -151,6 +174,10 @@ impl Service {
         };
         let overrides = overrides.or(self.settings.overrides.clone());
         if let Some(inbox) = self.kept.get(&server) {
+            if choice == Some(IdentityChoice::New) {
+                let message = format!("the membership with {server} is in use; leave it first to enroll as a new host");
+                return self.refuse(call, Failure { class: Class::Usage, message });
+            }
             let kept = Kept { inbox: inbox.clone(), server };
             let board = self.board.clone();
             self.aside(requests::further(call, kept, board, move |progress| Command::Further {
@@ -164,6 +191,10 @@ impl Service {
         if let Some(task) = self.enrolling.remove(&server) {
             task.abort();
             self.board.enroll(&server, None);
+        } else if self.is_held(&server) {
+            if let Some(task) = self.opening.remove(&server) {
+                task.abort();
+            }
         } else if self.in_hand.contains(&server) {
             let broken = self.board.report().broken.into_iter().find(|broken| broken.server == server.to_string());
             let failure = match broken {
@@ -177,7 +208,12 @@ impl Service {
         }
         self.in_hand.insert(server.clone());
         let backend = backend.or(self.settings.backend);
-        let request = JoinRequest { backend, interface, overrides, server: Some(server.clone()), timeout, token };
+        let request =
+            JoinRequest { backend, choice, interface, overrides, server: Some(server.clone()), timeout, token };
+        self.begin_join(call, server, request);
+    }
+
+    fn begin_join(&mut self, mut call: Call, server: Server, request: JoinRequest) {
         let hands = self.hands.clone();
         self.tasks.spawn_local(async move {
             let (progress, mut stages) = mpsc::unbounded_channel();

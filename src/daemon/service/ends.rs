@@ -32,6 +32,7 @@ impl Service {
             }
             Finished::Opened(server, work, begun) => {
                 self.in_hand.remove(&server);
+                self.opening.remove(&server);
                 let begun = begun.unwrap_or_else(|| oneshot::channel().0);
                 let first = plan::spread(&facts::machine_id(), &server, self.settings.spread);
                 match work {
@@ -42,6 +43,7 @@ impl Service {
                     }
                     None => {
                         self.board.forget(&server);
+                        self.show_inherited();
                         self.resume_enrolling(server);
                     }
                 }
@@ -55,6 +57,7 @@ impl Service {
         self.enroll(self.configured(&server).unwrap_or_else(|| {
             let request = JoinRequest {
                 backend: self.settings.backend,
+                choice: None,
                 interface: None,
                 overrides: Overrides::default(),
                 server: Some(server.clone()),

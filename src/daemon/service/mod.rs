@@ -96,6 +96,8 @@ struct Service {
     /// Memberships that are being opened or joined: nobody else may begin with them.
     in_hand: BTreeSet<Server>,
     kept: BTreeMap<Server, mpsc::UnboundedSender<Message>>,
+    /// Memberships that are being opened, which may take until it is clear whose they are.
+    opening: BTreeMap<Server, AbortHandle>,
     settings: Settings,
     tasks: JoinSet<Finished>,
 }
@@ -128,6 +130,7 @@ impl Service {
             hands,
             in_hand: BTreeSet::new(),
             kept: BTreeMap::new(),
+            opening: BTreeMap::new(),
             settings,
             tasks: JoinSet::new(),
         };
@@ -180,6 +183,7 @@ impl Service {
                 self.open(server, sender);
             }
             self.show_deleted();
+            self.show_inherited();
             self.enroll_configured();
             self.sweep();
         }
@@ -205,10 +209,12 @@ impl Service {
         }
         let (hands, board, backend) = (self.hands.clone(), self.board.clone(), self.settings.backend);
         let overrides = self.overrides(&server);
-        self.tasks.spawn_local(async move {
-            let (work, begun) = enroll::open(hands, server.clone(), backend, overrides, board, begun).await;
-            Finished::Opened(server, work, begun)
+        let opened = server.clone();
+        let task = self.tasks.spawn_local(async move {
+            let (work, begun) = enroll::open(hands, opened.clone(), backend, overrides, board, begun).await;
+            Finished::Opened(opened, work, begun)
         });
+        self.opening.insert(server, task);
     }
 
     fn configured(&self, server: &Server) -> Option<Enrollment> {
@@ -254,6 +260,16 @@ impl Service {
                 }
             });
             match membership::deleted(&self.hands.store, &server) {
+                Ok(status) => status.into_iter().for_each(|status| self.board.show(status)),
+                Err(error) => self.board.break_down(&server, error.report(clock::unix_seconds())),
+            }
+        }
+    }
+
+    /// What is another machine's stays in sight until this one has a membership of its own.
+    fn show_inherited(&self) {
+        for server in self.hands.store.servers_inherited().unwrap_or_default() {
+            match membership::inherited(&self.hands.store, &server) {
                 Ok(status) => status.into_iter().for_each(|status| self.board.show(status)),
                 Err(error) => self.board.break_down(&server, error.report(clock::unix_seconds())),
             }

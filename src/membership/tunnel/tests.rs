@@ -132,8 +132,10 @@ fn membership() -> Membership {
         Ok::<(), std::convert::Infallible>(())
     });
     Membership {
+        binding: None,
         identity: identity.unwrap(),
         interface: "enroll0".parse().unwrap(),
+        last_check_in: None,
         outside: Outside::default(),
         phase: Phase::Pending {
             redeeming: Redeeming {
