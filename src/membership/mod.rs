@@ -16,6 +16,7 @@ mod redeem;
 mod rehearse;
 mod rotate;
 mod round;
+mod spare;
 mod tunnel;
 mod watch;
 mod work;

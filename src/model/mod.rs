@@ -3,6 +3,7 @@
 mod access;
 mod assignment;
 mod backend;
+mod chosen;
 mod device;
 mod facts;
 mod firewall;
@@ -26,6 +27,7 @@ mod withheld;
 pub use access::{Access, AccessRule, PortRange, PortRangeError, Traffic, Verdict};
 pub use assignment::{Assignment, Connection, Node, Relay, RelayChoice, Remark};
 pub use backend::{Backend, BackendError};
+pub use chosen::{Chosen, PassedOver};
 pub use device::{Device, LinkState, Observation, Peer, PeerStats};
 pub use facts::Facts;
 pub use firewall::{FirewallSetting, FirewallSettingError, FirewallStatus};

@@ -7,6 +7,7 @@ mod actions;
 mod endpoint;
 mod firewall;
 mod join;
+mod keys;
 mod lasting;
 mod leave;
 mod names;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     cases.extend(endpoint::cases());
     cases.extend(firewall::cases());
     cases.extend(join::cases());
+    cases.extend(keys::cases());
     cases.extend(lasting::cases());
     cases.extend(leave::cases());
     cases.extend(names::cases());

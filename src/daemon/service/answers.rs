@@ -137,15 +137,16 @@ impl Service {
     }
 
     fn join(&mut self, mut call: Call, order: JoinOrder) {
-        let JoinOrder { backend, interface, overrides, timeout, token } = order;
-        let token: Option<Token> = match token.map(|token| token.expose().parse()).transpose() {
-            Ok(token) => token,
+        let JoinOrder { backend, interface, overrides, spare, timeout, token } = order;
+        let tokens: Result<Vec<Token>, _> = token.iter().chain(&spare).map(|token| token.expose().parse()).collect();
+        let tokens = match tokens {
+            Ok(tokens) => tokens,
             Err(error) => {
                 let message = format!("{error}");
                 return self.refuse(call, Failure { class: Class::Refused, message });
             }
         };
-        let server = match token.as_ref().map_or_else(|| self.meant(None), |token| Ok(token.server().clone())) {
+        let server = match tokens.first().map_or_else(|| self.meant(None), |token| Ok(token.server().clone())) {
             Ok(server) => server,
             Err(error) => return self.refuse(call, errand::failure(&error)),
         };
@@ -157,7 +158,7 @@ impl Service {
                 overrides: Box::new(overrides),
                 progress,
                 timeout,
-                token,
+                tokens,
             }));
             return;
         }
@@ -177,7 +178,10 @@ impl Service {
         }
         self.in_hand.insert(server.clone());
         let backend = backend.or(self.settings.backend);
-        let request = JoinRequest { backend, interface, overrides, server: Some(server.clone()), timeout, token };
+        let mut tokens = tokens.into_iter();
+        let (token, spare) = (tokens.next(), tokens.collect());
+        let request =
+            JoinRequest { backend, interface, overrides, server: Some(server.clone()), spare, timeout, token };
         let hands = self.hands.clone();
         self.tasks.spawn_local(async move {
             let (progress, mut stages) = mpsc::unbounded_channel();
