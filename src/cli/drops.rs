@@ -1,121 +1,80 @@
 //! Notices when somebody drops a key.
 
 use std::{
+    io,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
-use nix::{
-    errno::Errno,
-    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
-};
-use tokio::{io::unix::AsyncFd, time::sleep};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::{sync::mpsc, time::sleep};
 
 /// A file that may come at any time.
 pub(super) struct Drops {
     /// Whether something came that was not told yet.
     came: bool,
-    path: PathBuf,
-    /// The watch on its folder; `None` while there is no such folder.
-    watch: Option<AsyncFd<Inotify>>,
+    news: mpsc::UnboundedReceiver<()>,
 }
 
 impl Drops {
-    pub(super) fn watch(path: PathBuf) -> Self {
-        let watch = watch(&path);
-        Self { came: false, path, watch }
+    /// Watches `path`, in a thread of its own that ends with the process.
+    ///
+    /// # Errors
+    /// If there can be no such thread.
+    pub(super) fn watch(path: PathBuf) -> io::Result<Self> {
+        let (sender, news) = mpsc::unbounded_channel();
+        thread::Builder::new().name("drops".to_owned()).spawn(move || while tell(&path, &sender).is_some() {})?;
+        Ok(Self { came: false, news })
     }
 
-    /// Waits until the file was written, moved there or made readable; loses nothing when it is given up.
+    /// Waits until the file was written, moved there or got another mode; loses nothing when it is given up.
     pub(super) async fn next(&mut self) {
-        while !self.came {
-            let Some(watch) = &self.watch else {
-                sleep(NO_FOLDER).await;
-                self.watch = watch(&self.path);
-                self.came = self.watch.is_some() && self.path.exists();
-                continue;
-            };
-            let events = match watch.readable().await {
-                Ok(mut ready) => match ready.get_inner().read_events() {
-                    Err(Errno::EAGAIN) => {
-                        ready.clear_ready();
-                        continue;
-                    }
-                    events => events,
-                },
-                Err(_) => Err(Errno::EIO),
-            };
-            let Ok(events) = events else {
-                self.watch = None;
-                continue;
-            };
-            self.came = events.iter().any(|event| event.name.as_deref() == self.path.file_name());
-            if events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_IGNORED)) {
-                // The folder is gone.
-                self.watch = None;
+        if !self.came {
+            match self.news.recv().await {
+                Some(()) => self.came = true,
+                None => std::future::pending().await,
             }
         }
         sleep(SETTLED).await;
+        while self.news.try_recv().is_ok() {}
         self.came = false;
     }
 }
 
-fn watch(path: PathBuf) -> Self {
-        let watch = watch(&path);
-        Self { came: false, path, watch }
+/// Tells of what comes until the folder goes, or waits a while for a folder; `None` if nobody listens any more.
+fn tell(path: &Path, sender: &mpsc::UnboundedSender<()>) -> Option<()> {
+    let Some(inotify) = begin(path) else {
+        thread::sleep(NO_FOLDER);
+        return (!sender.is_closed()).then_some(());
+    };
+    if path.exists() {
+        // It may have come while nobody watched.
+        sender.send(()).ok()?;
     }
-
-    /// Waits until the file was written, moved there or made readable; loses nothing when it is given up.
-    pub(super) async fn next(&mut self) {
-        while !self.came {
-            let Some(watch) = &self.watch else {
-                sleep(NO_FOLDER).await;
-                self.watch = watch(&self.path);
-                self.came = self.watch.is_some() && self.path.exists();
-                continue;
-            };
-            let events = match watch.readable().await {
-                Ok(mut ready) => match ready.get_inner().read_events() {
-                    Err(Errno::EAGAIN) => {
-                        ready.clear_ready();
-                        continue;
-                    }
-                    events => events,
-                },
-                Err(_) => Err(Errno::EIO),
-            };
-            let Ok(events) = events else {
-                self.watch = None;
-                continue;
-            };
-            self.came = events.iter().any(|event| event.name.as_deref() == self.path.file_name());
-            if events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_IGNORED)) {
-                // The folder is gone.
-                self.watch = None;
-            }
+    loop {
+        let Ok(events) = inotify.read_events() else {
+            thread::sleep(NO_FOLDER);
+            return Some(());
+        };
+        if events.iter().any(|event| event.name.as_deref() == path.file_name()) {
+            sender.send(()).ok()?;
         }
-        sleep(SETTLED).await;
-        self.came = false;
+        if events.iter().any(|event| event.mask.contains(AddWatchFlags::IN_IGNORED)) {
+            return Some(());
+        }
     }
 }
 
-struct Watch(Inotify);
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-fn watch(path: &Path) -> Option<AsyncFd<Inotify>> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+fn begin(path: &Path) -> Option<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC).ok()?;
     let news = AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO;
     inotify.add_watch(path.parent()?, news).ok()?;
-    AsyncFd::register(inotify).ok()
+    Some(inotify)
 }
 
 /// How often a folder is looked for that does not exist.
-const NO_FOLDER: Duration = Duration::from_secs(30);
+const NO_FOLDER: Duration = Duration::from_secs(5);
 
 /// How long writing a file and setting its mode may take together.
 const SETTLED: Duration = Duration::from_millis(300);

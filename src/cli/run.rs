@@ -52,7 +52,8 @@ impl Run {
             settings: settings(&config),
         };
         let (mut stop, mut hangup) = (Stop::listen()?, hangup()?);
-        let mut drops = Drops::watch(config.dropped_key());
+        let drops = Drops::watch(config.dropped_key());
+        let mut drops = drops.map_err(|error| Failure::other(format!("cannot watch for keys: {error}")))?;
         let (reload, reloads) = mpsc::unbounded_channel();
         let keys = KeyFlags { fds_are_read: true, ..self.keys.clone() };
         let until = async {

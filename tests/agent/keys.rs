@@ -17,7 +17,7 @@ use nix::{
 use serde_json::Value;
 
 use crate::{
-    lab::{Case, Exit, Lab, Node, Output, Program, eventually},
+    lab::{Case, Lab, Output, Program, eventually},
     status::{report, stop, wait_up},
     world::{DONE, World, ended_with},
 };
