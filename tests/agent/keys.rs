@@ -40,7 +40,7 @@ pub(crate) fn cases() -> Vec<Case> {
 fn places_in_order(lab: &mut Lab) -> Result<()> {
     let node = lab.node("one")?;
     let world = World::new(lab)?;
-    let names = ["argument", "file", "fd", "variable", "by-variable", "credential", "dropped", "configured"];
+    let names = ["argument", "file", "descriptor", "variable", "by-variable", "credential", "dropped", "configured"];
     let keys = names.map(|name| world.key(name, &["office"], 1));
     let keys = keys.into_iter().collect::<Result<Vec<_>>>()?;
     let [argument, file, fd, variable, by_variable, credential, dropped, configured] = &keys[..] else {
