@@ -43,6 +43,7 @@ impl Drops {
 }
 
 /// Tells of what comes until the folder goes, or waits a while for a folder; `None` if nobody listens any more.
+#[expect(clippy::disallowed_methods, reason = "a thread of its own has nothing to wait for where there is no folder")]
 fn tell(path: &Path, sender: &mpsc::UnboundedSender<()>) -> Option<()> {
     let Some(inotify) = begin(path) else {
         thread::sleep(NO_FOLDER);

@@ -114,12 +114,12 @@ fn enrollments(
             for note in notes {
                 tracing::warn!("{note}");
             }
-            let mut tokens = tokens.into_iter();
-            let token = tokens.next()?;
-            let server = token.server().clone();
-            let spare = tokens.collect();
+            let mut all = tokens.into_iter();
+            let first = all.next()?;
+            let server = first.server().clone();
+            let spare = all.collect();
             let request =
-                JoinRequest { backend, interface, overrides, server: None, spare, timeout, token: Some(token) };
+                JoinRequest { backend, interface, overrides, server: None, spare, timeout, token: Some(first) };
             // Those of the configuration stay there on purpose.
             let is_ours = !matches!(source, Source::Configuration(_));
             if is_ours {

@@ -106,11 +106,11 @@ pub struct KeyFlags {
     /// Whether descriptors were read before, and may be something else now.
     #[arg(skip)]
     pub fds_are_read: bool,
-    /// Inherited descriptor, 3 or more, of a file or pipe that holds keys [env: ENROLL_AGENT_KEY_FD=]
+    /// Inherited descriptor, 3 or more, of a file or pipe that holds keys (`ENROLL_AGENT_KEY_FD`)
     #[arg(id = "key_fd", long = "key-fd", value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
     pub fd: Option<i32>,
     /// File that holds keys, one a line, tried in this order; may be given again; nobody else may be able to read it
-    /// [env: ENROLL_AGENT_KEY_FILE=]
+    /// (`ENROLL_AGENT_KEY_FILE`)
     #[arg(id = "key_file", long = "key-file", value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Take key files that others can read

@@ -81,7 +81,7 @@ impl Config {
         let mut found = None;
         for source in places.into_iter().flatten() {
             let Some(path) = source.path().filter(|path| path.exists()).map(Path::to_owned) else { continue };
-            match read_files(source, &[path.clone()], Permissive::Told) {
+            match read_files(source, std::slice::from_ref(&path), Permissive::Told) {
                 Ok(keys) => {
                     found = Some(keys);
                     break;

@@ -142,8 +142,7 @@ impl Service {
         let tokens = match tokens {
             Ok(tokens) => tokens,
             Err(error) => {
-                let message = format!("{error}");
-                return self.refuse(call, Failure { class: Class::Refused, message });
+                return self.refuse(call, Failure { class: Class::Refused, message: error.to_string() });
             }
         };
         let server = match tokens.first().map_or_else(|| self.meant(None), |token| Ok(token.server().clone())) {
