@@ -219,7 +219,7 @@ fn the_next_key_is_tried(lab: &mut Lab) -> Result<()> {
 
     let joined = world.run(&node, &["join", "--key-file", &one, "--key-file", &two])?;
     let again = world.run(&node, &["join", "--json", "--key-file", &one, "--key-file", &two])?;
-    let none = world.run(&node, &["join", "--key-file", &one])?;
+    let refused = world.run(&node, &["join", "--key-file", &one])?;
 
     let reasons = format!("{}: it is disabled; {}: it does not exist", fingerprint(disabled)?, fingerprint(unknown)?);
     let taken = format!("key {} was taken, others were not: {reasons}", fingerprint(good)?);
@@ -229,7 +229,7 @@ fn the_next_key_is_tried(lab: &mut Lab) -> Result<()> {
     ended_with(&joined, 0, &format!("agent: the key stays in {two}"));
     let again: Value = serde_json::from_str(&again.stdout.join("\n"))?;
     assert_eq!((&again["result"], &again["chosen"]["key"]), (&"already-enrolled".into(), &fingerprint(good)?.into()));
-    ended_with(&none, 5, &format!("refused every enrollment key: {reasons}"));
+    ended_with(&refused, 5, &format!("refused every enrollment key: {reasons}"));
     assert_eq!((world.uses_left("good")?, world.uses_left("unused")?), (0, 1));
     stop(&service)
 }
