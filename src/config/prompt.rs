@@ -19,7 +19,7 @@ fn read() -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     let before = tcgetattr(io::stdin())?;
     let _silence = Silence::begin(before)?;
-    eprint!("Enrollment key (not shown): ");
+    write!(io::stderr(), "Enrollment key (not shown): ")?;
     io::stderr().flush()?;
     let mut input = io::stdin().lock().take(MAX_LINE);
     let mut line = Zeroizing::new(Vec::new());
@@ -31,14 +31,14 @@ fn read() -> io::Result<Zeroizing<String>> {
         line.extend_from_slice(&buffered[..taken]);
         input.consume(taken);
         if is_interrupt {
-            eprintln!();
+            writeln!(io::stderr())?;
             return Err(io::Error::new(io::ErrorKind::Interrupted, "given up"));
         }
         if is_end {
             break;
         }
     }
-    eprintln!();
+    writeln!(io::stderr())?;
     text.push_str(std::str::from_utf8(&line).map_err(|_| io::ErrorKind::InvalidData)?);
     Ok(text)
 }
@@ -61,7 +61,7 @@ impl Silence {
 impl Drop for Silence {
     fn drop(&mut self) {
         if let Err(error) = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.0) {
-            eprintln!("agent: the terminal stays silent (`stty echo` helps): {error}");
+            let _ = writeln!(io::stderr(), "agent: the terminal stays silent (`stty echo` helps): {error}");
         }
     }
 }
