@@ -16,7 +16,7 @@ use nix::sys::{
 };
 
 use crate::{
-    config::{KEY_FD_VARIABLE, KEY_VARIABLE, VARIABLE_FD_VARIABLE, key_variable},
+    config::{ARGUMENT_FD_VARIABLE, KEY_VARIABLE, VARIABLE_FD_VARIABLE, key_variable},
     model::Secret,
 };
 
@@ -41,7 +41,7 @@ fn start_again(argument: Option<&Secret>, variable: Option<&Secret>) -> io::Resu
     let mut command = Command::new("/proc/self/exe");
     command.arg0(name).args(kept).env_remove(KEY_VARIABLE);
     let mut files = Vec::new();
-    for (key, place) in [(argument, KEY_FD_VARIABLE), (variable, VARIABLE_FD_VARIABLE)] {
+    for (key, place) in [(argument, ARGUMENT_FD_VARIABLE), (variable, VARIABLE_FD_VARIABLE)] {
         let Some(key) = key else { continue };
         // Not closed on execution: the next self reads it.
         let mut file = File::from(memfd_create("enrollment-key", MFdFlags::empty())?);

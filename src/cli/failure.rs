@@ -208,6 +208,7 @@ fn hint(error: &MembershipError) -> Option<String> {
         MembershipError::NoNetworks { .. } => {
             "the key is redeemed; an administrator may have to approve this host. Run `agent join` again to go on waiting"
         }
+        MembershipError::NoneTaken { .. } => "ask your administrator for a new key, then run `agent join <key>` again",
         MembershipError::NotEnrolled => "run `agent join <key>`",
         MembershipError::NotInNetwork(_) => "`agent status` lists its networks",
         MembershipError::NotServing(_) => "run `agent join` to serve it",

@@ -1,6 +1,6 @@
 //! `agent join`: from a key to a configured interface, and with the userspace backend to a serving process.
 
-use std::{collections::BTreeMap, io::IsTerminal, path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal, process::ExitCode, time::Duration};
 
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -16,11 +16,11 @@ use super::{
     stop::Stop,
 };
 use crate::{
-    config::{Config, Flags, KeyFlags},
+    config::{Config, Flags, KeyFlags, Keys, Source, Trace, ask_for_keys},
     daemon::{self, Ended, Settings, Start},
     ipc::{Answer, Client, IpcError, JoinOrder, Listener, Request, Rights},
     membership::{self, Greeting, Hands, JoinRequest, Joined, MembershipError, Rehearsal, Spending},
-    model::{Backend, IdentityChoice, Secret, Stage, Status, Token},
+    model::{Backend, Chosen, Class, IdentityChoice, PassedOver, Secret, Stage, Status, Token},
 };
 
 /// Redeem an enrollment key and configure this device's networks.
@@ -29,18 +29,11 @@ use crate::{
 /// interface: it prints its result and keeps serving until it is stopped.
 #[derive(Debug, clap::Args)]
 pub(super) struct Join {
-    /// The enrollment key, or - to read it from standard input
+    /// The enrollment key, or - to read it from standard input; without any key at all a terminal is asked for it
     #[arg(value_name = "KEY", value_parser = secret)]
     key: Option<Secret>,
-    /// File that holds the key; nobody else may be able to read it
-    #[arg(long, env = "ENROLL_AGENT_KEY_FILE", value_name = "FILE")]
-    key_file: Option<PathBuf>,
-    /// Inherited descriptor of a file that holds the key
-    #[arg(long, env = crate::config::KEY_FD_VARIABLE, hide = true)]
-    key_fd: Option<i32>,
-    /// The same for a key that came by environment
-    #[arg(long, env = crate::config::VARIABLE_FD_VARIABLE, hide = true)]
-    variable_fd: Option<i32>,
+    #[command(flatten)]
+    keys: KeyFlags,
     /// Say what would happen; spend, save and change nothing
     #[arg(long, env = "ENROLL_AGENT_DRY_RUN")]
     dry_run: bool,
@@ -57,6 +50,7 @@ pub(super) struct Join {
 /// The result as JSON.
 #[derive(Serialize)]
 struct Report<'a> {
+    chosen: &'a Chosen,
     result: &'a str,
     #[serde(flatten)]
     status: &'a Status,
@@ -71,12 +65,9 @@ impl Join {
 
     pub(super) async fn run(&self, common: &Common) -> Result<ExitCode, Failure> {
         let config = common.config(&self.flags)?;
-        let keys = KeyFlags {
-            argument_fd: self.key_fd,
-            file: self.key_file.clone(),
-            key: self.key.clone(),
-            variable_fd: self.variable_fd,
-        };
+        let hands = hands(&config);
+        let (source, tokens) = self.keys(&config, &hands)?;
+        let mut tokens = tokens.into_iter();
         let request = JoinRequest {
             backend: config.backend,
             choice: self.choice(),
@@ -84,22 +75,39 @@ impl Join {
             overrides: config.overrides.clone(),
             server: None,
             timeout: config.timeout,
-            token: config.token(&keys)?,
+            token: tokens.next(),
+            spare: tokens.collect(),
         };
-        let hands = hands(&config);
-        if request.token.is_none() && matches!(hands.only_server(), Err(MembershipError::NotEnrolled)) {
-            return Err(Failure::usage(
-                "no enrollment key given",
-                "run `agent join <key>`, or give --key-file, ENROLL_AGENT_KEY, or `key_file` in agent.toml",
-            ));
-        }
         if self.dry_run {
             return rehearse(&hands, &request, common.json).await;
         }
         if let Some(client) = serving(common, &config).await? {
-            return by_the_serving(client, request, common.json).await;
+            return by_the_serving(client, request, source.as_ref(), common.json).await;
         }
-        self.here(common, &config, &hands, &request).await
+        self.here(common, &config, &hands, &request, source.as_ref()).await
+    }
+
+    /// Finds the keys and where they were, and says what is wrong with them.
+    fn keys(&self, config: &Config, hands: &Hands) -> Result<(Option<Source>, Vec<Token>), Failure> {
+        let found = match config.keys(&KeyFlags { key: self.key.clone(), ..self.keys.clone() })? {
+            None if matches!(hands.only_server(), Err(MembershipError::NotEnrolled)) => {
+                Some(ask_for_keys()?.ok_or_else(|| {
+                    Failure::usage(
+                        "no enrollment key given",
+                        "run `agent join <key>`, or give --key-file, ENROLL_AGENT_KEY, or `key_file` in agent.toml",
+                    )
+                })?)
+            }
+            found => found,
+        };
+        let Some(Keys { notes, source, tokens }) = found else { return Ok((None, Vec::new())) };
+        for note in notes {
+            eprintln!("agent: {note}");
+        }
+        if source == Source::Argument {
+            eprintln!("agent: other users could see the key on the command line; --key-file or `join -` hides it");
+        }
+        Ok((Some(source), tokens))
     }
 
     /// Whose the identity is, if somebody says so.
@@ -118,6 +126,7 @@ impl Join {
         config: &Config,
         hands: &Hands,
         request: &JoinRequest,
+        source: Option<&Source>,
     ) -> Result<ExitCode, Failure> {
         let mut stop = Stop::listen()?;
         // A userspace interface is served over a socket, which must not fail only after a key was spent.
@@ -129,6 +138,10 @@ impl Join {
         let mut report = |stage| progress.enter(stage);
         let joined = membership::join(hands, request, &mut report, stop.wait()).await;
         progress.finish();
+        match &joined {
+            Ok(_) | Err(MembershipError::NoNetworks { .. }) => clear(source),
+            Err(_) => {}
+        }
         finish(joined?, hands.clone(), settings(config), listener, common.json, stop).await
     }
 }
@@ -151,11 +164,11 @@ async fn finish(
     json: bool,
     mut stop: Stop,
 ) -> Result<ExitCode, Failure> {
-    let Joined { failure, greeting, mut work, timings } = joined;
+    let Joined { chosen, failure, greeting, mut work, timings } = joined;
     let status = work.status().await;
     let stays = work.backend() == Backend::Userspace;
     let listener = listener.filter(|_| stays);
-    print(greeting.word(), &status, timings.iter().copied(), json);
+    print(greeting.word(), &chosen, &status, timings.iter().copied(), json);
     if !stays {
         // The tunnel is up; trouble that passes is for the next sync.
         return match failure.map(Failure::from) {
@@ -177,10 +190,16 @@ async fn finish(
 }
 
 /// Has the serving agent join.
-async fn by_the_serving(mut client: Client, request: JoinRequest, json: bool) -> Result<ExitCode, Failure> {
-    let JoinRequest { backend, choice, interface, overrides, server: _, timeout, token } = request;
+async fn by_the_serving(
+    mut client: Client,
+    request: JoinRequest,
+    source: Option<&Source>,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let JoinRequest { backend, choice, interface, overrides, server: _, spare, timeout, token } = request;
+    let spare = spare.iter().map(|token| token.text().clone()).collect();
     let token = token.map(|token| token.text().clone());
-    let order = JoinOrder { backend, choice, interface, overrides, timeout, token };
+    let order = JoinOrder { backend, choice, interface, overrides, spare, timeout, token };
     client.send(&Request::Join(Box::new(order))).await?;
     let progress = Progress::new();
     let answer = loop {
@@ -192,39 +211,67 @@ async fn by_the_serving(mut client: Client, request: JoinRequest, json: bool) ->
     };
     progress.finish();
     match answer {
-        Answer::Joined { failure, greeting, status, timings } => {
-            print(&greeting, &status, timings.into_iter(), json);
+        Answer::Joined { chosen, failure, greeting, status, timings } => {
+            clear(source);
+            print(&greeting, &chosen, &status, timings.into_iter(), json);
             match failure.map(Failure::reported) {
                 Some(failure) if !failure.is_temporary() => Err(failure),
                 Some(_) | None => Ok(ExitCode::SUCCESS),
             }
         }
-        Answer::Failed(failure) => Err(Failure::reported(failure)),
+        Answer::Failed(failure) => {
+            // Redeemed, and an administrator has to let the host in.
+            if failure.class == Class::Waiting {
+                clear(source);
+            }
+            Err(Failure::reported(failure))
+        }
         Answer::Done { .. } | Answer::Progress { .. } | Answer::Report(_) => Err(unexpected()),
     }
 }
 
-fn print(greeting: &str, status: &Status, timings: impl Iterator<Item = (Stage, Duration)>, json: bool) {
+/// Removes the copies of a key that the server has taken, and tells what became of them.
+fn clear(source: Option<&Source>) {
+    for trace in source.map(Source::clear).unwrap_or_default() {
+        match trace {
+            Trace::Removed(text) | Trace::Stays(text) => eprintln!("agent: {text}"),
+        }
+    }
+}
+
+fn print(
+    greeting: &str,
+    chosen: &Chosen,
+    status: &Status,
+    timings: impl Iterator<Item = (Stage, Duration)>,
+    json: bool,
+) {
     if json {
         let timings_ms = timings.map(|(stage, took)| (progress::name(stage), took.as_secs_f64() * 1000.0));
-        print_json(&Report { result: greeting, status, timings_ms: timings_ms.collect() });
+        print_json(&Report { chosen, result: greeting, status, timings_ms: timings_ms.collect() });
         return;
     }
     let steps: Vec<_> =
         timings.map(|(stage, took)| format!("{} {}", progress::name(stage), print::millis(took))).collect();
     let steps = if steps.is_empty() { String::new() } else { format!("{}\n", steps.join(", ")) };
-    print_text(&format!("{}\n{}\n{steps}", sentence(greeting), print::status(status)));
+    let taken = match (&chosen.key, chosen.passed_over.as_slice()) {
+        (Some(key), [_, ..]) => {
+            format!("key {key} was taken, others were not: {}\n", PassedOver::list(&chosen.passed_over))
+        }
+        (Some(_) | None, _) => String::new(),
+    };
+    print_text(&format!("{}\n{taken}{}\n{steps}", sentence(greeting), print::status(status)));
 }
 
 async fn rehearse(hands: &Hands, request: &JoinRequest, json: bool) -> Result<ExitCode, Failure> {
-    let Rehearsal { backend, changes, interface, spends, server, status } =
+    let Rehearsal { backend, changes, chosen, interface, spends, server, status } =
         membership::rehearse(hands, request).await?;
-    let key = request.token.as_ref().map(Token::fingerprint);
     let changes: Vec<_> = changes.iter().map(|change| format!("{change:?}")).collect();
     let spends_a_use = spends == Spending::Key;
     if json {
         print_json(&serde_json::json!({
-            "result": "dry-run", "backend": backend, "changes": changes, "interface": interface, "key": key,
+            "result": "dry-run", "backend": backend, "changes": changes, "interface": interface, "key": chosen.key,
+            "passed_over": chosen.passed_over,
             "server": server, "spends_a_use": spends_a_use, "status": status,
         }));
         return Ok(ExitCode::SUCCESS);

@@ -1,6 +1,7 @@
 //! The words the user sees: one file per command.
 
 mod conceal;
+mod drops;
 mod failure;
 mod join;
 mod leave;

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{
     ConfigError,
-    flags::{Flags, RunFlags, Wanted},
+    flags::{RunFlags, Wanted},
     keys::refuse_permissive,
 };
 use crate::model::Secret;
@@ -17,10 +17,9 @@ use crate::model::Secret;
 /// What it says.
 #[derive(Default)]
 pub(super) struct File {
-    pub(super) flags: Flags,
-    pub(super) key: Option<Secret>,
     pub(super) memberships: Vec<Wanted>,
-    pub(super) path_of_key: Option<PathBuf>,
+    /// What holds for this device, and its own keys.
+    pub(super) own: Wanted,
     pub(super) run: RunFlags,
 }
 
@@ -44,27 +43,37 @@ pub(super) fn read_file(path: &Path, required: bool) -> Result<File, ConfigError
         run.extend(table.remove(name).map(|value| (name.to_owned(), value)));
     }
     let run = run.try_into().map_err(|error: toml::de::Error| wrong(error.message()))?;
-    let Wanted { flags, key, key_file } = wanted(table).map_err(|message| wrong(&message))?;
+    let own = wanted(table).map_err(|message| wrong(&message))?;
     let memberships = listed.into_iter().map(|listed| {
         let toml::Value::Table(table) = listed else { return Err(wrong("memberships are written as [[membership]]")) };
         wanted(table).map_err(|message| wrong(&format!("membership: {message}")))
     });
     let memberships = memberships.collect::<Result<Vec<_>, _>>()?;
-    if key.is_some() || memberships.iter().any(|wanted| wanted.key.is_some()) {
+    if memberships.iter().chain([&own]).any(|wanted| !wanted.keys.is_empty()) {
         refuse_permissive(path)?;
     }
-    Ok(File { flags, key, memberships, path_of_key: key_file, run })
+    Ok(File { memberships, own, run })
 }
 
-/// Reads where a key is and what goes with it.
+/// Reads where the keys are and what goes with them.
 fn wanted(mut table: toml::Table) -> Result<Wanted, String> {
-    let mut text = |name: &str| match table.remove(name) {
-        None => Ok(None),
-        Some(toml::Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(format!("{name} must be a text")),
+    let mut texts = |one: &str, several: &str| -> Result<Vec<String>, String> {
+        let mut texts = Vec::new();
+        match table.remove(one) {
+            None => {}
+            Some(toml::Value::String(text)) => texts.push(text),
+            Some(_) => return Err(format!("{one} must be a text")),
+        }
+        match table.remove(several).map(toml::Value::try_into::<Vec<String>>) {
+            None => {}
+            Some(Ok(more)) => texts.extend(more),
+            // The parser's own message quotes the value.
+            Some(Err(_)) => return Err(format!("{several} must be a list of texts")),
+        }
+        Ok(texts)
     };
-    let key = text("key")?.map(Secret::from);
-    let key_file = text("key_file")?.map(PathBuf::from);
+    let keys = texts("key", "keys")?.into_iter().map(Secret::from).collect();
+    let key_files = texts("key_file", "key_files")?.into_iter().map(PathBuf::from).collect();
     let flags = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
-    Ok(Wanted { flags, key, key_file })
+    Ok(Wanted { flags, key_files, keys })
 }

@@ -79,8 +79,8 @@ pub struct RunFlags {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wanted {
     pub(super) flags: Flags,
-    pub(super) key: Option<Secret>,
-    pub(super) key_file: Option<PathBuf>,
+    pub(super) key_files: Vec<PathBuf>,
+    pub(super) keys: Vec<Secret>,
 }
 
 /// Where things are.
@@ -97,15 +97,29 @@ pub struct Places {
     pub state_dir: Option<PathBuf>,
 }
 
-/// Where the enrollment key comes from.
-#[derive(Clone, Debug, Default)]
+/// Where the enrollment keys come from, as far as the command line says.
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct KeyFlags {
-    /// Inherited descriptor of a key that was an argument before the re-execution that hides it.
+    /// Inherited descriptor of a key that was an argument before the re-execution that hides it
+    #[arg(long, env = super::ARGUMENT_FD_VARIABLE, hide = true)]
     pub argument_fd: Option<i32>,
-    /// Path given with `--key-file` or in the environment.
-    pub file: Option<PathBuf>,
+    /// Whether descriptors were read before, and may be something else now.
+    #[arg(skip)]
+    pub fds_are_read: bool,
+    /// Inherited descriptor, 3 or more, of a file or pipe that holds keys (`ENROLL_AGENT_KEY_FD`)
+    #[arg(id = "key_fd", long = "key-fd", value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
+    pub fd: Option<i32>,
+    /// File that holds keys, one a line, tried in this order; may be given again; nobody else may be able to read it
+    /// (`ENROLL_AGENT_KEY_FILE`)
+    #[arg(id = "key_file", long = "key-file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Take key files that others can read
+    #[arg(long, env = "ENROLL_AGENT_INSECURE_KEY_FILE")]
+    pub insecure_key_file: bool,
     /// The key itself, or `-`.
+    #[arg(skip)]
     pub key: Option<Secret>,
-    /// Inherited descriptor of a key that was in the environment before.
+    /// Inherited descriptor of a key that was in the environment before
+    #[arg(long, env = super::VARIABLE_FD_VARIABLE, hide = true)]
     pub variable_fd: Option<i32>,
 }

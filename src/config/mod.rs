@@ -7,6 +7,8 @@
 mod file;
 mod flags;
 mod keys;
+mod prompt;
+mod source;
 
 use std::{
     env, io,
@@ -19,13 +21,16 @@ use std::{
 use directories::ProjectDirs;
 use nix::unistd;
 
-pub use self::flags::{Flags, KeyFlags, Places, RunFlags};
 use self::{
     file::{File, read_file},
     flags::Wanted,
-    keys::{read_secret, refuse_permissive},
 };
-use crate::model::{Backend, InterfaceName, Overrides, Secret, Token, TokenError};
+pub use self::{
+    flags::{Flags, KeyFlags, Places, RunFlags},
+    keys::{Keys, ask_for_keys},
+    source::{Source, Trace},
+};
+use crate::model::{Backend, InterfaceName, Overrides, Secret, TokenError};
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -80,9 +85,8 @@ pub struct Config {
     pub timeout: Duration,
     /// Settings of the service.
     pub service: ServiceConfig,
-    key: Option<Secret>,
-    key_file: Option<PathBuf>,
     memberships: Vec<Wanted>,
+    own: Wanted,
     /// The configuration file, for messages.
     path: PathBuf,
 }
@@ -111,8 +115,8 @@ pub struct WantedMembership {
     pub overrides: Overrides,
     /// How long one attempt to join may take.
     pub timeout: Duration,
-    /// Its key.
-    pub token: Token,
+    /// Its keys.
+    pub keys: Keys,
 }
 
 impl Config {
@@ -125,9 +129,8 @@ impl Config {
     pub fn for_service(places: &Places, flags: &Flags, run: &RunFlags) -> Result<Self, ConfigError> {
         let folders = Folders::of_this_process(places)?;
         let path = places.config.clone().unwrap_or(folders.config);
-        let File { flags: saved, key, memberships, path_of_key, run: saved_run } =
-            read_file(&path, places.config.is_some())?;
-        let Shared { backend, interface, overrides, timeout } = shared(flags.clone(), saved, &path)?;
+        let File { memberships, own, run: saved_run } = read_file(&path, places.config.is_some())?;
+        let Shared { backend, interface, overrides, timeout } = shared(flags.clone(), own.flags.clone(), &path)?;
         let seconds = |given: Option<u32>, saved: Option<u32>, default| {
             Duration::from_secs(given.or(saved).unwrap_or(default).into())
         };
@@ -144,10 +147,9 @@ impl Config {
         Ok(Self {
             backend,
             interface,
-            key,
-            key_file: path_of_key,
             memberships,
             overrides,
+            own,
             path,
             runtime_dir: absolute(folders.runtime)?,
             service,
@@ -156,34 +158,27 @@ impl Config {
         })
     }
 
-    /// Returns what the service should be enrolled with: the key of this process, and the memberships of the file.
+    /// Returns what the service should be enrolled with: the keys of this process, and the memberships of the file.
     ///
     /// One that cannot be used hinders no other.
     pub fn wanted(&self, keys: &KeyFlags) -> Vec<Result<WantedMembership, ConfigError>> {
-        let own = self.token(keys).transpose().map(|token| {
+        let own = self.keys(keys).transpose().map(|keys| {
             Ok(WantedMembership {
                 backend: self.backend,
                 interface: self.interface.clone(),
                 overrides: self.overrides.clone(),
                 timeout: self.timeout,
-                token: token?,
+                keys: keys?,
             })
         });
         let listed = self.memberships.iter().map(|wanted| {
-            let Wanted { flags, key, key_file } = wanted.clone();
-            let token = match (key, key_file) {
-                (Some(key), None) => key.expose().parse()?,
-                (None, Some(path)) => {
-                    refuse_permissive(&path)?;
-                    read_secret(&path)?.parse()?
-                }
-                (Some(_), Some(_)) | (None, None) => {
-                    let message = "a membership needs either key or key_file".to_owned();
-                    return Err(ConfigError::Invalid { path: self.path.clone(), message });
-                }
+            let Some(keys) = wanted.keys(&self.path)? else {
+                let message = "a membership needs key, keys, key_file or key_files".to_owned();
+                return Err(ConfigError::Invalid { path: self.path.clone(), message });
             };
             // What is not said here holds for all.
-            let Shared { backend, interface, overrides, timeout } = shared(flags, Flags::default(), &self.path)?;
+            let Shared { backend, interface, overrides, timeout } =
+                shared(wanted.flags.clone(), Flags::default(), &self.path)?;
             let timeout = if wanted.flags.timeout.is_some() { timeout } else { self.timeout };
             Ok(WantedMembership {
                 backend: backend.or(self.backend),
@@ -191,7 +186,7 @@ impl Config {
                 // Two interfaces cannot share a port.
                 overrides: overrides.or(Overrides { listen_port: None, ..self.overrides.clone() }),
                 timeout,
-                token,
+                keys,
             })
         });
         own.into_iter().chain(listed).collect()
@@ -202,7 +197,7 @@ impl Config {
 pub const KEY_VARIABLE: &str = "ENROLL_AGENT_KEY";
 
 /// Name of the variable that tells the number of the memory file a key on the command line was moved to.
-pub const KEY_FD_VARIABLE: &str = "ENROLL_AGENT_KEY_FD";
+pub const ARGUMENT_FD_VARIABLE: &str = "ENROLL_AGENT_ARGUMENT_FD";
 
 /// The same for a key in the environment.
 pub const VARIABLE_FD_VARIABLE: &str = "ENROLL_AGENT_VARIABLE_FD";
@@ -365,9 +360,9 @@ mod tests {
 
         let file = read_file(&path, true).unwrap();
 
-        assert_eq!(settings.len(), 19);
-        assert_eq!(file.flags.port, NonZeroU16::new(51821));
-        assert!(file.path_of_key.is_some());
+        assert_eq!(settings.len(), 20);
+        assert_eq!(file.own.flags.port, NonZeroU16::new(51821));
+        assert!(!file.own.key_files.is_empty());
     }
 
     #[test]

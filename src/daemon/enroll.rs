@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
 
 use super::{board::Board, clock, keeper::random_byte};
 use crate::{
     membership::{self, Hands, HoldWatch, JoinRequest, MembershipError, Work, describe},
-    model::{Backend, Class, Enrolling, Overrides, Server, Stage, Token},
+    model::{Backend, Chosen, Class, Enrolling, Overrides, PassedOver, Server, Stage, Token},
     plan,
 };
 
@@ -18,6 +21,27 @@ pub struct Enrollment {
     pub request: JoinRequest,
     /// The server that its key names.
     pub server: Server,
+    /// Told when the server has taken a key of it; `None` if nobody wants to know.
+    pub taken: Option<mpsc::UnboundedSender<()>>,
+}
+
+impl Enrollment {
+    /// Tells that a key was taken if it turns out that this was so before: the end of the agent may have come between.
+    pub(super) fn settle(&self, hands: &Hands) {
+        let Some(taken) = &self.taken else { return };
+        let membership = match hands.store.load(&self.server) {
+            Ok(membership) => membership,
+            Err(error) => {
+                tracing::debug!(%error, "what a key was used for cannot be told");
+                return;
+            }
+        };
+        let enrolled = membership.as_ref().and_then(|membership| membership.enrolled());
+        let mut keys = self.request.token.iter().chain(&self.request.spare).map(Token::fingerprint);
+        if enrolled.is_some_and(|enrolled| keys.any(|key| enrolled.fingerprints.contains(&key))) {
+            let _ = taken.send(());
+        }
+    }
 }
 
 /// Joins again and again until a server takes this host in; `None` if there is no key any more to do that with.
@@ -28,7 +52,7 @@ pub(super) async fn persist(
     backend: Option<Backend>,
     board: Board,
 ) -> Option<Box<Work>> {
-    let Enrollment { request, server } = enrollment;
+    let Enrollment { request, server, taken: _ } = &enrollment;
     let mut shown = Enrolling {
         attempts: 0,
         key: request.token.as_ref().map(Token::fingerprint),
@@ -39,31 +63,36 @@ pub(super) async fn persist(
     let mut wait = first;
     loop {
         shown.next_at = (!wait.is_zero()).then(|| clock::unix_seconds() + wait.as_secs());
-        board.enroll(&server, Some(shown.clone()));
+        board.enroll(server, Some(shown.clone()));
         sleep(wait).await;
         shown.next_at = None;
         shown.attempts += 1;
-        board.enroll(&server, Some(shown.clone()));
-        let error = match once(&hands, &request, &mut |_| {}).await {
+        board.enroll(server, Some(shown.clone()));
+        let error = match once(&hands, request, &mut |_| {}).await {
             Ok(joined) => {
-                board.enroll(&server, None);
+                let Chosen { key, passed_over } = joined.chosen;
+                let passed_over = PassedOver::list(&passed_over);
+                tracing::info!(%server, key, passed_over, "enrolled");
+                enrollment.settle(&hands);
+                board.enroll(server, None);
                 return Some(Box::new(joined.work));
             }
             Err(error) => error,
         };
         // Enrolled, if perhaps without a network yet: from here on it is served.
-        if let Ok(work) = Work::resume(&hands, &server, backend).await {
-            board.enroll(&server, None);
+        if let Ok(work) = Work::resume(&hands, server, backend).await {
+            enrollment.settle(&hands);
+            board.enroll(server, None);
             return Some(Box::new(work));
         }
         if matches!(error, MembershipError::Inherited(_) | MembershipError::NotEnrolled) {
-            board.enroll(&server, None);
+            board.enroll(server, None);
             return None;
         }
         wait = patience(&error, shown.attempts);
         if matches!(error, MembershipError::Unclear { .. }) {
             wait = UNCLEAR;
-            if let Err(error) = membership::forgive(&hands, &server) {
+            if let Err(error) = membership::forgive(&hands, server) {
                 tracing::warn!(%server, error = %describe(&error), "the key is not sent again");
             }
         }

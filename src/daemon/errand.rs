@@ -9,7 +9,7 @@ use crate::{
     control::{PeerSnapshot, wire},
     ipc::{Answer, Failure},
     membership::{Farewell, Greeting, MembershipError, News, Round, Work, describe},
-    model::{NetworkName, Outside, Overrides, Stage, Switch, SyncReport, Token},
+    model::{Chosen, NetworkName, Outside, Overrides, Stage, Switch, SyncReport, Token},
     plan::{Action, Outcome, Peers, Talk, Trouble},
 };
 
@@ -49,7 +49,8 @@ pub(super) enum Command {
         overrides: Box<Overrides>,
         progress: mpsc::UnboundedSender<Stage>,
         timeout: Duration,
-        token: Option<Token>,
+        /// The first that is good is redeemed.
+        tokens: Vec<Token>,
     },
     /// Leave the server, or one network of it.
     Leave(Option<NetworkName>),
@@ -69,6 +70,8 @@ pub(super) type Reply = Result<Obeyed, MembershipError>;
 /// What came of an order.
 #[derive(Debug, Default)]
 pub(super) struct Obeyed {
+    /// Which key the server took.
+    pub(super) chosen: Chosen,
     /// What did not work on the way.
     pub(super) failures: Vec<Failure>,
     /// How the server took a further key.
@@ -190,9 +193,10 @@ async fn obey(work: &mut Work, command: Command) -> (Done, Reply) {
             };
             answered(adopted, Outcome::InOrder)
         }
-        Command::Further { overrides, progress, timeout, token } => {
-            let taken = further(work, &overrides, progress, timeout, token).await;
-            (done(Ok(Outcome::InOrder)), taken.map(|greeting| Obeyed { greeting: Some(greeting), ..Obeyed::default() }))
+        Command::Further { overrides, progress, timeout, tokens } => {
+            let taken = further(work, &overrides, progress, timeout, &tokens).await;
+            let obeyed = |(greeting, chosen)| Obeyed { chosen, failures: Vec::new(), greeting: Some(greeting) };
+            (done(Ok(Outcome::InOrder)), taken.map(obeyed))
         }
         Command::Leave(None) => {
             let Farewell { failures } = work.leave_server().await;
@@ -235,13 +239,13 @@ async fn further(
     overrides: &Overrides,
     progress: mpsc::UnboundedSender<Stage>,
     timeout: Duration,
-    token: Option<Token>,
-) -> Result<Greeting, MembershipError> {
+    tokens: &[Token],
+) -> Result<(Greeting, Chosen), MembershipError> {
     work.adopt(overrides)?;
     let mut report = |stage| {
         let _ = progress.send(stage);
     };
-    work.redeem_further(token.as_ref(), timeout, &mut report).await
+    work.redeem_further(tokens, timeout, &mut report).await
 }
 
 async fn switch(work: &mut Work, switch: Switch) -> (Done, Reply) {
@@ -282,6 +286,7 @@ fn outcome_of(error: &MembershipError) -> Outcome {
         | MembershipError::Host { .. }
         | MembershipError::Inherited(_)
         | MembershipError::NoNetworks { .. }
+        | MembershipError::NoneTaken { .. }
         | MembershipError::NotEnrolled
         | MembershipError::NotInNetwork(_)
         | MembershipError::NotServing(_)
@@ -318,7 +323,7 @@ fn written(round: Round) -> SyncReport {
 /// How an order's end is told to somebody at the socket.
 pub(super) fn answer(reply: Reply) -> Answer {
     match reply {
-        Ok(Obeyed { failures, greeting: _ }) => Answer::Done { failures },
+        Ok(Obeyed { chosen: _, failures, greeting: _ }) => Answer::Done { failures },
         Err(error) => Answer::Failed(failure(&error)),
     }
 }

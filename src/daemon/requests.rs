@@ -45,7 +45,7 @@ pub(super) async fn order(mut call: Call, kept: Vec<Kept>, plain: Plain) {
     let mut failed = None;
     for (kept, reply) in kept.iter().zip(replies) {
         match reply {
-            Ok(Obeyed { failures, greeting: _ }) => all.failures.extend(failures),
+            Ok(Obeyed { chosen: _, failures, greeting: _ }) => all.failures.extend(failures),
             Err(error) if several => {
                 let Failure { class, message } = errand::failure(&error);
                 all.failures.push(Failure { class, message: format!("{}: {message}", kept.server) });
@@ -99,12 +99,13 @@ pub(super) async fn further(
         }
     };
     let answer = match reply {
-        Ok(Obeyed { failures: _, greeting }) => {
+        Ok(Obeyed { chosen, failures: _, greeting }) => {
             look(std::slice::from_ref(&kept)).await;
             let report = board.report();
             let status = report.memberships.into_iter().find(|status| status.server == kept.server.to_string());
             match status {
                 Some(status) => Answer::Joined {
+                    chosen,
                     failure: None,
                     greeting: greeting.unwrap_or(Greeting::Again).word().to_owned(),
                     status: Box::new(status),

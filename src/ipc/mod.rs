@@ -20,7 +20,8 @@ pub use self::{
     listener::{Call, Listener, Rights},
 };
 use crate::model::{
-    Backend, Class, IdentityChoice, InterfaceName, NetworkName, Overrides, Report, Secret, Server, Stage, Status,
+    Backend, Chosen, Class, IdentityChoice, InterfaceName, NetworkName, Overrides, Report, Secret, Server, Stage,
+    Status,
 };
 
 /// What can be asked of a serving agent. Without a server the whole device is meant.
@@ -74,6 +75,9 @@ pub struct JoinOrder {
     pub interface: Option<InterfaceName>,
     /// Settings given now.
     pub overrides: Overrides,
+    /// Keys to try in this order, each when the server refused the one before for good.
+    #[serde(default)]
+    pub spare: Vec<Secret>,
     /// How long all of it may take.
     pub timeout: Duration,
     /// The key as it is pasted; `None` goes on with the only membership there is.
@@ -93,6 +97,9 @@ pub enum Answer {
     Failed(Failure),
     /// The key is in force, or was before.
     Joined {
+        /// Which key the server took.
+        #[serde(default)]
+        chosen: Chosen,
         /// Why the server did not confirm it, if it did not.
         failure: Option<Failure>,
         /// How the server took the host in, in one word.

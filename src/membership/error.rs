@@ -6,7 +6,7 @@ use crate::{
     control::{Advice, AssignmentError, PushError, Refusal, RestError, TrustError},
     firewall::FirewallError,
     link::LinkError,
-    model::{Class, ErrorReport, NetworkName, Server},
+    model::{Class, ErrorReport, NetworkName, PassedOver, Server},
     plan::Overlaps,
     store::StoreError,
 };
@@ -70,6 +70,14 @@ pub enum MembershipError {
     /// The server's broker cannot be used.
     #[error(transparent)]
     Push(#[from] PushError),
+    /// None of several keys is good for anything.
+    #[error("{server} refused every enrollment key: {}", PassedOver::list(passed_over))]
+    NoneTaken {
+        /// Every key, in the order in which they were tried.
+        passed_over: Vec<PassedOver>,
+        /// Which server.
+        server: Server,
+    },
     /// There is no membership to work on.
     #[error("this host is not enrolled")]
     NotEnrolled,
@@ -161,7 +169,7 @@ impl MembershipError {
             },
             Self::NoNetworks { .. } => Class::Waiting,
             Self::Proof(_) | Self::Refused { refusal: Refusal::Proof, .. } => Class::Foreign,
-            Self::Refused { .. } => Class::Refused,
+            Self::NoneTaken { .. } | Self::Refused { .. } => Class::Refused,
             Self::Rest(error) => match error.advice() {
                 Advice::RetryAfter(_) => Class::Temporary,
                 Advice::Denied => Class::Foreign,
@@ -222,7 +230,7 @@ fn earlier(attempts: u32) -> &'static str {
     if attempts > 1 { "; an earlier attempt without a clear answer may have used it" } else { "" }
 }
 
-fn reason(refusal: Refusal) -> &'static str {
+pub(super) fn reason(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Disabled => "it is disabled",
         Refusal::NoNetworks => "it grants no network",

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeSet,
     future::Future,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,7 @@ use super::{
     glance,
     redeem::Redeemed,
     resume::{absent, admitted},
+    spare::Spare,
     tunnel::{self, Look, listen_port},
     watch::Watch,
 };
@@ -27,8 +29,8 @@ use crate::{
     control::{Advice, Freshness},
     daemon::clock,
     model::{
-        Backend, IdentityChoice, InterfaceName, Membership, NetworkName, Overrides, Phase, Redeeming, Server, Stage,
-        Switch, Token,
+        Backend, Chosen, IdentityChoice, InterfaceName, Membership, NetworkName, Overrides, Phase, Redeeming, Server,
+        Stage, Switch, Token,
     },
     plan::{self, Joining, Verdict},
 };
@@ -46,7 +48,9 @@ pub struct JoinRequest {
     pub overrides: Overrides,
     /// The server to go on with when there is no key; `None` is the only one there is.
     pub server: Option<Server>,
-    /// How long all of it may take.
+    /// Keys to try in this order, each when the server refused the one before for good.
+    pub spare: Vec<Token>,
+    /// How long all of it may take with one key.
     pub timeout: Duration,
     /// The key; `None` goes on with a membership that is there.
     pub token: Option<Token>,
@@ -80,6 +84,8 @@ impl Greeting {
 /// A host in its networks.
 #[derive(Debug)]
 pub struct Joined {
+    /// Which key the server took.
+    pub chosen: Chosen,
     /// Why the server did not confirm it; always there for [`Greeting::Offline`], never otherwise.
     pub failure: Option<MembershipError>,
     /// How the server took us in.
@@ -94,6 +100,22 @@ pub struct Joined {
 ///
 /// `stop` ends it early; the next join goes on from there.
 pub async fn join(
+    hands: &Hands,
+    request: &JoinRequest,
+    report: &mut (dyn FnMut(Stage) + Send),
+    stop: impl Future<Output = ()>,
+) -> Result<Joined, MembershipError> {
+    let mut spare = Spare::of(hands, request)?;
+    let mut stop = pin!(stop);
+    loop {
+        match join_once(hands, &spare.request(request), &mut *report, stop.as_mut()).await {
+            Ok(joined) => return Ok(Joined { chosen: spare.chosen(), ..joined }),
+            Err(error) => spare.pass_over(error)?,
+        }
+    }
+}
+
+async fn join_once(
     hands: &Hands,
     request: &JoinRequest,
     report: &mut (dyn FnMut(Stage) + Send),
@@ -123,7 +145,7 @@ pub async fn join(
             return Err(error);
         }
     };
-    Ok(Joined { failure, greeting, work, timings: watch.finish() })
+    Ok(Joined { chosen: Chosen::default(), failure, greeting, work, timings: watch.finish() })
 }
 
 /// Whether the interface carries what was assigned before this join.
@@ -301,22 +323,29 @@ fn resume(mut membership: Membership, request: &JoinRequest) -> (Membership, Gre
     (membership, greeting)
 }
 
-/// Redeems a further key for a membership that is being served, or without one goes on with the key on its way, and
+/// Redeems a further key, the first that is good of `tokens`, for a membership that is being served, or without one goes on with the key on its way, and
 /// waits a while for what it brings.
 ///
 /// # Errors
 /// Those of a join; the membership goes on as it was.
 pub(super) async fn further(
     work: &mut Work,
-    token: Option<&Token>,
+    tokens: &[Token],
     timeout: Duration,
     report: &mut (dyn FnMut(Stage) + Send),
-) -> Result<Greeting, MembershipError> {
-    if !work.take_up(token) {
-        return Ok(Greeting::Again);
+) -> Result<(Greeting, Chosen), MembershipError> {
+    let (token, more) = tokens.split_first().map_or((None, tokens), |(token, more)| (Some(token), more));
+    let mut spare = Spare::new(Some(&work.membership), token, more);
+    loop {
+        if !work.take_up(spare.token()) {
+            return Ok((Greeting::Again, spare.chosen()));
+        }
+        let mut watch = Watch::new(&mut *report);
+        match story(work, Greeting::Further, timeout, &mut watch).await {
+            Ok(()) => return Ok((Greeting::Further, spare.chosen())),
+            Err(error) => spare.pass_over(error)?,
+        }
     }
-    let mut watch = Watch::new(report);
-    story(work, Greeting::Further, timeout, &mut watch).await.map(|()| Greeting::Further)
 }
 
 /// Pulls until the assignment is complete, configuring what is there on the way; saves it once.

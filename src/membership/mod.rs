@@ -20,6 +20,7 @@ mod resume;
 mod rotate;
 mod round;
 mod seen;
+mod spare;
 mod tunnel;
 mod watch;
 mod work;

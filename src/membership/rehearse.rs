@@ -1,11 +1,11 @@
 //! A join that changes nothing: what would happen, as far as it can be known without spending a use.
 
-use super::{Hands, JoinRequest, MembershipError, join, tunnel};
+use super::{Hands, JoinRequest, MembershipError, join, spare::Spare, tunnel};
 use crate::{
     control::{self, Freshness, Refusal},
     facts,
     link::{Link, Memory},
-    model::{Backend, InterfaceName, Membership, Server, Status, Token},
+    model::{Backend, Chosen, InterfaceName, Membership, Server, Status, Token},
     plan::{self, Change, Trials},
 };
 
@@ -16,6 +16,8 @@ pub struct Rehearsal {
     pub backend: Backend,
     /// What would change on the interface; empty while the networks are unknown.
     pub changes: Vec<Change>,
+    /// Which key would be shown.
+    pub chosen: Chosen,
     /// The interface that would be used.
     pub interface: InterfaceName,
     /// Whether a use of the key would be spent.
@@ -41,6 +43,17 @@ pub enum Spending {
 /// Those of a join, as far as they can be known beforehand; [`MembershipError::Refused`] if the server does not know
 /// the key.
 pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal, MembershipError> {
+    let mut spare = Spare::of(hands, request)?;
+    loop {
+        match rehearse_once(hands, &spare.request(request)).await {
+            Ok(rehearsal) => return Ok(Rehearsal { chosen: spare.chosen(), ..rehearsal }),
+            Err(error) => spare.pass_over(error)?,
+        }
+    }
+}
+
+async fn rehearse_once(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal, MembershipError> {
+    let chosen = Chosen::default();
     let (mut work, enrolled) = join::ready(hands, request).await?;
     let backend = work.backend();
     let interface = work.membership.interface.clone();
@@ -49,7 +62,15 @@ pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal,
         if let Some(token) = &request.token {
             probe(hands, &work.membership, token).await?;
         }
-        return Ok(Rehearsal { backend, changes: Vec::new(), interface, spends: Spending::Key, server, status: None });
+        return Ok(Rehearsal {
+            backend,
+            changes: Vec::new(),
+            chosen,
+            interface,
+            spends: Spending::Key,
+            server,
+            status: None,
+        });
     }
     work.authenticate().await?;
     let assignment = work.pull(Freshness::Cached).await?;
@@ -62,7 +83,7 @@ pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal,
     let after = imagined.observe().await?;
     let membership = work.imagine(assignment);
     let status = plan::summarize(&membership, after.as_ref(), Some(backend), &withheld, None);
-    Ok(Rehearsal { backend, changes, interface, spends: Spending::Nothing, server, status: Some(status) })
+    Ok(Rehearsal { backend, changes, chosen, interface, spends: Spending::Nothing, server, status: Some(status) })
 }
 
 /// Asks whether the server knows the key: a protocol version that no server admits is refused after the key was looked

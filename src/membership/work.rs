@@ -13,8 +13,8 @@ use crate::{
     daemon::clock,
     link::LinkError,
     model::{
-        Assignment, Backend, Enrolled, ErrorReport, InterfaceName, Membership, Overrides, Phase, PublicKey, Server,
-        Stage, Switch, Token,
+        Assignment, Backend, Chosen, Enrolled, ErrorReport, InterfaceName, Membership, Overrides, Phase, PublicKey,
+        Server, Stage, Switch, Token,
     },
     plan::{Peers, Talk},
     store::Lock,
@@ -273,11 +273,11 @@ impl Work {
     /// Redeems a further key while the membership is in use; returns whether it was redeemed here before.
     pub async fn redeem_further(
         &mut self,
-        token: Option<&Token>,
+        tokens: &[Token],
         timeout: Duration,
         report: &mut (dyn FnMut(Stage) + Send),
-    ) -> Result<Greeting, MembershipError> {
-        join::further(self, token, timeout, report).await
+    ) -> Result<(Greeting, Chosen), MembershipError> {
+        join::further(self, tokens, timeout, report).await
     }
 
     /// Takes over settings that were given now; the server is told with the next check-in.

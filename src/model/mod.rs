@@ -4,6 +4,7 @@ mod access;
 mod assignment;
 mod backend;
 mod binding;
+mod chosen;
 mod device;
 mod facts;
 mod firewall;
@@ -28,6 +29,7 @@ pub use access::{Access, AccessRule, PortRange, PortRangeError, Traffic, Verdict
 pub use assignment::{Assignment, Connection, Node, Relay, RelayChoice, Remark};
 pub use backend::{Backend, BackendError};
 pub use binding::{Binding, IdentityChoice, Machine, Trait};
+pub use chosen::{Chosen, PassedOver};
 pub use device::{Device, LinkState, Observation, Peer, PeerStats};
 pub use facts::Facts;
 pub use firewall::{FirewallSetting, FirewallSettingError, FirewallStatus};

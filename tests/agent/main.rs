@@ -8,6 +8,7 @@ mod endpoint;
 mod firewall;
 mod images;
 mod join;
+mod keys;
 mod lasting;
 mod leave;
 mod names;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     cases.extend(firewall::cases());
     cases.extend(images::cases());
     cases.extend(join::cases());
+    cases.extend(keys::cases());
     cases.extend(lasting::cases());
     cases.extend(leave::cases());
     cases.extend(names::cases());

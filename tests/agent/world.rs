@@ -83,7 +83,7 @@ impl World {
     pub(crate) fn start_join(&self, node: &Node, token: &str, more: &[&str]) -> Result<Process> {
         // A key file, so that most tests run as most users should.
         fs::create_dir_all(self.own(node))?;
-        let file = self.own(node).join("enroll.key");
+        let file = self.own(node).join("given.key");
         fs::write(&file, token)?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
         let endpoint = node.v4.to_string();

@@ -160,15 +160,15 @@ impl Service {
     }
 
     fn join(&mut self, call: Call, order: JoinOrder) {
-        let JoinOrder { backend, choice, interface, overrides, timeout, token } = order;
-        let token: Option<Token> = match token.map(|token| token.expose().parse()).transpose() {
-            Ok(token) => token,
+        let JoinOrder { backend, choice, interface, overrides, spare, timeout, token } = order;
+        let tokens: Result<Vec<Token>, _> = token.iter().chain(&spare).map(|token| token.expose().parse()).collect();
+        let tokens = match tokens {
+            Ok(tokens) => tokens,
             Err(error) => {
-                let message = format!("{error}");
-                return self.refuse(call, Failure { class: Class::Refused, message });
+                return self.refuse(call, Failure { class: Class::Refused, message: error.to_string() });
             }
         };
-        let server = match token.as_ref().map_or_else(|| self.meant(None), |token| Ok(token.server().clone())) {
+        let server = match tokens.first().map_or_else(|| self.meant(None), |token| Ok(token.server().clone())) {
             Ok(server) => server,
             Err(error) => return self.refuse(call, errand::failure(&error)),
         };
@@ -184,7 +184,7 @@ impl Service {
                 overrides: Box::new(overrides),
                 progress,
                 timeout,
-                token,
+                tokens,
             }));
             return;
         }
@@ -208,8 +208,11 @@ impl Service {
         }
         self.in_hand.insert(server.clone());
         let backend = backend.or(self.settings.backend);
+        let mut tokens = tokens.into_iter();
+        let (token, spare) = (tokens.next(), tokens.collect());
+        let server_meant = Some(server.clone());
         let request =
-            JoinRequest { backend, choice, interface, overrides, server: Some(server.clone()), timeout, token };
+            JoinRequest { backend, choice, interface, overrides, server: server_meant, spare, timeout, token };
         self.begin_join(call, server, request);
     }
 

@@ -61,18 +61,20 @@ impl Service {
                 interface: None,
                 overrides: Overrides::default(),
                 server: Some(server.clone()),
+                spare: Vec::new(),
                 timeout: ENROLL_TIMEOUT,
                 token: None,
             };
-            Enrollment { request, server }
+            Enrollment { request, server, taken: None }
         }));
     }
 
     fn joined(&mut self, mut call: Call, server: Server, joined: Result<Joined, MembershipError>) {
         self.in_hand.remove(&server);
         let answer = match joined {
-            Ok(Joined { failure, greeting, work, timings }) => {
+            Ok(Joined { chosen, failure, greeting, work, timings }) => {
                 let answer = Answer::Joined {
+                    chosen,
                     failure: failure.as_ref().map(errand::failure),
                     greeting: greeting.word().to_owned(),
                     status: Box::new(work.recent_status()),

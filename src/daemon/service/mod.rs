@@ -281,6 +281,7 @@ impl Service {
         for enrollment in self.enrollments.clone() {
             let server = &enrollment.server;
             if self.kept.contains_key(server) || self.enrolling.contains_key(server) || self.saved().contains(server) {
+                enrollment.settle(&self.hands);
                 continue;
             }
             if self.hands.store.is_set_aside(server) {
