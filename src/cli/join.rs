@@ -11,6 +11,7 @@ use super::{
     hands,
     print::{self, print_json, print_text},
     progress::{self, Progress},
+    prompt,
     run::settings,
     serving::{serving, unexpected},
     stop::Stop,
@@ -89,17 +90,18 @@ impl Join {
 
     /// Finds the keys and where they were, and says what is wrong with them.
     fn keys(&self, config: &Config, hands: &Hands) -> Result<(Option<Source>, Vec<Token>), Failure> {
-        let found = match config.keys(&KeyFlags { key: self.key.clone(), ..self.keys.clone() })? {
-            None if matches!(hands.only_server(), Err(MembershipError::NotEnrolled)) => {
-                Some(ask_for_keys()?.ok_or_else(|| {
-                    Failure::usage(
-                        "no enrollment key given",
-                        "run `agent join <key>`, or give --key-file, ENROLL_AGENT_KEY, or `key_file` in agent.toml",
-                    )
-                })?)
-            }
-            found => found,
-        };
+        let found =
+            match config.keys(&KeyFlags { ask: Some(prompt::ask), key: self.key.clone(), ..self.keys.clone() })? {
+                None if matches!(hands.only_server(), Err(MembershipError::NotEnrolled)) => {
+                    Some(ask_for_keys(prompt::ask)?.ok_or_else(|| {
+                        Failure::usage(
+                            "no enrollment key given",
+                            "run `agent join <key>`, or give --key-file, ENROLL_AGENT_KEY, or `key_file` in agent.toml",
+                        )
+                    })?)
+                }
+                found => found,
+            };
         let Some(Keys { notes, source, tokens }) = found else { return Ok((None, Vec::new())) };
         for note in notes {
             eprintln!("agent: {note}");

@@ -9,6 +9,7 @@ mod log;
 mod prepare_image;
 mod print;
 mod progress;
+mod prompt;
 mod release_names;
 mod rotate_keys;
 mod run;

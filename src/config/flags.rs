@@ -1,9 +1,10 @@
 //! What the command line, and with it the environment, can say.
 
-use std::{num::NonZeroU16, path::PathBuf};
+use std::{io, num::NonZeroU16, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::model::{Backend, DnsMode, FirewallSetting, InterfaceName, Overlap, Secret, StunChoice};
 
@@ -97,9 +98,15 @@ pub struct Places {
     pub state_dir: Option<PathBuf>,
 }
 
+/// Asks for a key at the terminal that standard input is.
+pub type Ask = fn() -> io::Result<Zeroizing<String>>;
+
 /// Where the enrollment keys come from, as far as the command line says.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct KeyFlags {
+    /// How somebody at the terminal is asked for a key; `None` asks nobody.
+    #[arg(skip)]
+    pub ask: Option<Ask>,
     /// Inherited descriptor of a key that was an argument before the re-execution that hides it
     #[arg(long, env = super::ARGUMENT_FD_VARIABLE, hide = true)]
     pub argument_fd: Option<i32>,

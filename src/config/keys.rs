@@ -16,7 +16,12 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{Config, ConfigError, KEY_VARIABLE, KeyFlags, flags::Wanted, key_variable, prompt, source::Source};
+use super::{
+    Config, ConfigError, KEY_VARIABLE, KeyFlags,
+    flags::{Ask, Wanted},
+    key_variable,
+    source::Source,
+};
 use crate::model::{Token, TokenError};
 
 /// Keys of one place, in the order in which they are to be tried.
@@ -36,7 +41,7 @@ impl Config {
     /// # Errors
     /// If a place that was named on purpose cannot be read, or if no place has a usable key and one has an unusable one.
     pub fn keys(&self, flags: &KeyFlags) -> Result<Option<Keys>, ConfigError> {
-        let KeyFlags { argument_fd, fd, fds_are_read, files, insecure_key_file, key, variable_fd } = flags;
+        let KeyFlags { argument_fd, ask, fd, fds_are_read, files, insecure_key_file, key, variable_fd } = flags;
         let unread = |fd: &Option<i32>| fd.filter(|_| !fds_are_read);
         let (argument_fd, fd, variable_fd) = (unread(argument_fd), unread(fd), unread(variable_fd));
         let is_said = argument_fd.is_some() || fd.is_some() || !files.is_empty() || key.is_some();
@@ -51,7 +56,7 @@ impl Config {
             if key.expose() != "-" {
                 return keys_of(Source::Argument, [(String::new(), Zeroizing::new(key.expose().to_owned()))]).map(Some);
             }
-            return keys_of(Source::Input, [("standard input".to_owned(), read_input()?)]).map(Some);
+            return keys_of(Source::Input, [("standard input".to_owned(), read_input(*ask)?)]).map(Some);
         }
         let permissive = if *insecure_key_file { Permissive::Told } else { Permissive::Refused };
         if !files.is_empty() {
@@ -129,11 +134,11 @@ impl Wanted {
 }
 
 /// Asks for a key at the terminal; `None` where there is none.
-pub fn ask_for_keys() -> Result<Option<Keys>, ConfigError> {
+pub fn ask_for_keys(ask: Ask) -> Result<Option<Keys>, ConfigError> {
     if !io::stdin().is_terminal() {
         return Ok(None);
     }
-    keys_of(Source::Input, [("the terminal".to_owned(), prompt::ask()?)]).map(Some)
+    keys_of(Source::Input, [("the terminal".to_owned(), asked(ask)?)]).map(Some)
 }
 
 /// What becomes of a file that others can read.
@@ -246,9 +251,13 @@ pub(super) fn refuse_permissive(path: &Path) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn read_input() -> Result<Zeroizing<String>, ConfigError> {
-    if io::stdin().is_terminal() {
-        return prompt::ask();
+fn asked(ask: Ask) -> Result<Zeroizing<String>, ConfigError> {
+    ask().map_err(|source| ConfigError::Read { path: "the terminal".into(), source })
+}
+
+fn read_input(ask: Option<Ask>) -> Result<Zeroizing<String>, ConfigError> {
+    if let Some(ask) = ask.filter(|_| io::stdin().is_terminal()) {
+        return asked(ask);
     }
     let mut text = Zeroizing::new(String::new());
     let read = io::stdin().lock().take(MAX_KEY_FILE).read_to_string(&mut text);

@@ -7,7 +7,6 @@
 mod file;
 mod flags;
 mod keys;
-mod prompt;
 mod source;
 
 use std::{
@@ -26,7 +25,7 @@ use self::{
     flags::Wanted,
 };
 pub use self::{
-    flags::{Flags, KeyFlags, Places, RunFlags},
+    flags::{Ask, Flags, KeyFlags, Places, RunFlags},
     keys::{Keys, ask_for_keys},
     source::{Source, Trace},
 };

@@ -132,8 +132,18 @@ pub(super) fn link_domains(assignment: &Assignment, mode: DnsMode, own: &[&str])
         link.claim(zone);
         node.addresses.iter().flat_map(reverse_zones).for_each(|zone| link.claim(zone));
     }
-    names.servers.iter().for_each(|servers| link.follow(servers, mode, own));
-    link.answers.rest = rest(&names.servers, mode);
+    // This host answers itself: asked for more, it would ask itself again and again.
+    let is_other =
+        |ip: &IpAddr| !assignment.nodes.values().any(|node| node.addresses.iter().any(|net| net.addr() == *ip));
+    let others = names.servers.iter().map(|servers| NameServers {
+        addresses: servers.addresses.iter().copied().filter(is_other).collect(),
+        ..servers.clone()
+    });
+    let others: Vec<_> = others.filter(|servers| !servers.addresses.is_empty()).collect();
+    for servers in &others {
+        link.follow(servers, mode, own);
+    }
+    link.answers.rest = rest(&others, mode);
     link
 }
 
@@ -215,6 +225,13 @@ mod tests {
 
     use super::*;
     use crate::model::{Names, Node, RelayChoice};
+
+    #[test]
+    fn this_host_is_never_asked_on_behalf_of_itself() {
+        let link = link_names(&assignment(&[("firm.example", "10.101.0.3")]), DnsMode::Full, &[]);
+
+        assert!(link.answers.forward.is_empty() && !domains(&link).contains(&"firm.example"));
+    }
 
     #[test]
     fn what_others_register_under_is_no_domain_of_anybody() {

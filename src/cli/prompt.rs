@@ -1,29 +1,19 @@
 //! A key that is typed or pasted at a terminal, which does not show it.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufRead, Read, Write},
-};
+use std::io::{self, BufRead, Read};
 
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-use super::ConfigError;
-
-/// Asks at the terminal that standard input is, and reads one line of it.
+/// Asks on standard error and reads one line of standard input, which is a terminal.
 ///
 /// # Errors
-/// [`ConfigError::Read`] if the terminal cannot be used, or whoever sits there gives up (Ctrl-C).
-pub(super) fn ask() -> Result<Zeroizing<String>, ConfigError> {
-    read().map_err(|source| ConfigError::Read { path: "the terminal".into(), source })
-}
-
-fn read() -> io::Result<Zeroizing<String>> {
+/// The system's, if the terminal cannot be used; `Interrupted` if whoever sits there gives up (Ctrl-C).
+pub(super) fn ask() -> io::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     let before = tcgetattr(io::stdin())?;
-    let mut terminal = terminal()?;
     let _silence = Silence::begin(before)?;
-    terminal.write_all(b"Enrollment key (not shown): ")?;
+    eprint!("Enrollment key (not shown): ");
     let mut input = io::stdin().lock().take(MAX_LINE);
     let mut line = Zeroizing::new(Vec::new());
     loop {
@@ -34,21 +24,16 @@ fn read() -> io::Result<Zeroizing<String>> {
         line.extend_from_slice(&buffered[..taken]);
         input.consume(taken);
         if is_interrupt {
-            terminal.write_all(b"\n")?;
+            eprintln!();
             return Err(io::Error::new(io::ErrorKind::Interrupted, "given up"));
         }
         if is_end {
             break;
         }
     }
-    terminal.write_all(b"\n")?;
+    eprintln!();
     text.push_str(std::str::from_utf8(&line).map_err(|_| io::ErrorKind::InvalidData)?);
     Ok(text)
-}
-
-/// The terminal that standard input is, whatever the other streams are.
-fn terminal() -> io::Result<File> {
-    OpenOptions::new().write(true).open("/proc/self/fd/0")
 }
 
 /// A terminal that shows nothing, until dropped.
@@ -69,7 +54,7 @@ impl Silence {
 impl Drop for Silence {
     fn drop(&mut self) {
         if let Err(error) = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.0) {
-            tracing::warn!(%error, "the terminal stays silent; `stty echo` helps");
+            eprintln!("agent: the terminal stays silent (`stty echo` helps): {error}");
         }
     }
 }
