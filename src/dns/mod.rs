@@ -23,6 +23,8 @@ use std::{
     path::PathBuf,
 };
 
+use tokio::sync::Mutex;
+
 pub use self::manager::Machine;
 use self::{manager::Manager, resolved::Resolved, responder::Responder};
 use crate::{
@@ -190,7 +192,15 @@ async fn open(manager: DnsManager, own: Option<IpAddr>) -> Result<Responder, Dns
 }
 
 /// Does what may take a while, as running a program does, without holding up everything else.
+///
+/// One at a time: a program goes on when nobody waits for it any more, and what comes after it has to come after it.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, DnsError> + Send + 'static) -> Result<T, DnsError> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let turn = TURN.lock().await;
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(DnsError::Silent))
 }
 

@@ -161,10 +161,10 @@ impl Service {
             }
         };
         notify::stopping();
-        // Their interfaces may stay, and nobody will answer there.
         let report = service.board.report();
-        membership::end_names(&report).await;
         service.tasks.shutdown().await;
+        // Their interfaces may stay, and nobody answers there; whoever would have said so again is gone.
+        membership::end_names(&report).await;
         membership::clear_after(&report).await;
         ended
     }
