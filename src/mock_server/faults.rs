@@ -36,6 +36,8 @@ pub enum Fault {
     EmptyOk,
     /// Handles the request and sends an answer that is no JSON any more.
     Malformed,
+    /// Answers 307 and this address to ask instead, without looking at the request.
+    Redirect(String),
     /// Handles the request, and resets the connection after this many bytes of the answer's body.
     Reset(usize),
     /// Handles the request and sends the answer's body in pieces of 64 bytes with this much time between.

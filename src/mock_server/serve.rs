@@ -148,6 +148,9 @@ impl Connection {
                 self.reset.ask();
                 spoil::truncated(handle(body).await, length).await
             }
+            Fault::Redirect(place) => {
+                Ok((StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, place)], ()).into_response())
+            }
             Fault::SlowBody(pause) => spoil::slow(handle(body).await, pause).await,
             Fault::Status { status, body, content_type } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -48,6 +48,8 @@ pub enum Flaw {
     None,
     /// It begins tomorrow.
     NotYetValid,
+    /// It begins in three seconds.
+    Soon,
     /// It is of an authority that nobody knows.
     Untrusted,
     /// It is for `elsewhere.invalid` alone.
@@ -174,6 +176,7 @@ fn leaf_params(tls: &Tls, flaw: Flaw, host: &str, now: OffsetDateTime) -> Result
         Flaw::Expired => (now - Duration::days(30), now - Duration::DAY),
         Flaw::None | Flaw::Untrusted | Flaw::WrongName => (now - Duration::DAY, now + Duration::days(365)),
         Flaw::NotYetValid => (now + Duration::DAY, now + Duration::days(365)),
+        Flaw::Soon => (now + Duration::seconds(3), now + Duration::days(365)),
     };
     Ok(params)
 }
