@@ -23,6 +23,7 @@ Exit codes:
    5  key refused: malformed, unknown, expired, used up or disabled
    6  the identity or the interface belongs to something else
    7  enrolled, still waiting for a network
+   8  enrolled, but not in every required network
    9  held: this machine is a copy of another one, or may be
   75  temporary: network, DNS, TLS, clock or server trouble; try again
   78  configuration";
@@ -49,6 +50,11 @@ impl Failure {
     /// A failure of `class`.
     pub(super) fn of(class: Class, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { code: code(class), hint: Some(hint.into()), message: message.into() }
+    }
+
+    /// A failure of `class`, with what can be done about that class.
+    pub(super) fn class(class: Class, message: impl Into<String>) -> Self {
+        Self { code: code(class), hint: advice(class).map(str::to_owned), message: message.into() }
     }
 
     /// The agent ended, or there was none.
@@ -110,6 +116,7 @@ pub(super) fn usage(error: &clap::Error) -> ExitCode {
 /// What to do about a failure of which only the class is known.
 fn advice(class: Class) -> Option<&'static str> {
     match class {
+        Class::Clock => Some("nothing was sent; the agent goes on when this machine's clock is set"),
         Class::Configuration | Class::Other | Class::Usage => None,
         Class::Denied => Some("run as root, or as a member of the group enroll-agent"),
         Class::Foreign => Some("the identity or the interface belongs to something else; `agent status` shows which"),
@@ -117,6 +124,7 @@ fn advice(class: Class) -> Option<&'static str> {
         Class::NotEnrolled => {
             Some("run `agent join <key>`; for a host that the server deleted run `agent leave --server SERVER` first")
         }
+        Class::Partial => Some(PARTIAL_HINT),
         Class::Refused => Some("ask your administrator for a new key, then run `agent join <key>` again"),
         Class::Temporary => Some("the agent goes on trying; `agent status` shows when"),
         Class::Waiting => {
@@ -144,8 +152,9 @@ fn code(class: Class) -> u8 {
         Class::Held => HELD,
         Class::NotEnrolled => NOT_ENROLLED,
         Class::Other => OTHER,
+        Class::Partial => PARTIAL,
         Class::Refused => REFUSED,
-        Class::Temporary => TEMPORARY,
+        Class::Clock | Class::Temporary => TEMPORARY,
         Class::Usage => USAGE,
         Class::Waiting => WAITING,
     }
@@ -165,7 +174,7 @@ impl From<ConfigError> for Failure {
             }
             ConfigError::Permissive { path, .. } => (CONFIGURATION, format!("run `chmod 600 {}`", path.display())),
             ConfigError::Homeless => (CONFIGURATION, "give --state-dir, or run as root".to_owned()),
-            ConfigError::Read { .. } | ConfigError::Invalid { .. } => {
+            ConfigError::Read { .. } | ConfigError::Invalid { .. } | ConfigError::Pin(_) => {
                 (CONFIGURATION, "`agent join --help` lists the settings and their places".to_owned())
             }
         };
@@ -256,8 +265,11 @@ fn link_hint(error: &LinkError) -> Option<String> {
 fn rest_hint(error: &RestError) -> Option<String> {
     let text = match error {
         RestError::Certificate { problem, .. } => match problem {
-            CertificateProblem::NotYetValid => "nothing was sent; set this machine's clock and try again",
-            CertificateProblem::Expired => {
+            CertificateProblem::NotYetValid(_) => "nothing was sent; set this machine's clock and try again",
+            CertificateProblem::NotPinned(_) => {
+                "nothing was sent; if the server's administrator confirms that key, give it with --pin"
+            }
+            CertificateProblem::Expired(_) => {
                 "nothing was sent; check this machine's clock, then the server's certificate"
             }
             CertificateProblem::Name => {
@@ -267,6 +279,12 @@ fn rest_hint(error: &RestError) -> Option<String> {
                 "nothing was sent; a server with a private certificate authority needs --ca-file"
             }
         },
+        RestError::Tls { server, .. } if server.is_loopback() => {
+            "nothing was sent; a server without TLS on this machine needs --allow-http"
+        }
+        RestError::Status { status: 300..=399, .. } => {
+            "redirects are not followed; the key may name the server wrongly"
+        }
         RestError::Connect { .. } | RestError::Tls { .. } => {
             "nothing was sent; check the network and that the server runs, then try again"
         }
@@ -321,6 +339,10 @@ fn without_keys(text: &str) -> String {
 const HELD_HINT: &str = "a copy: `agent join <key> --new-identity`; the same machine with other hardware: `agent join \
                          --keep-identity`";
 
+/// What becomes of what is missing.
+const PARTIAL_HINT: &str =
+    "the host stays enrolled, and a network that is missing may still come; `agent status` shows it";
+
 const OTHER: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_ENROLLED: u8 = 3;
@@ -328,6 +350,7 @@ const DENIED: u8 = 4;
 const REFUSED: u8 = 5;
 const FOREIGN: u8 = 6;
 const WAITING: u8 = 7;
+const PARTIAL: u8 = 8;
 const HELD: u8 = 9;
 const TEMPORARY: u8 = 75;
 const CONFIGURATION: u8 = 78;
@@ -344,7 +367,8 @@ mod tests {
         for (code, meaning) in &rows {
             assert!(readme.contains(&format!("| {code} | {meaning} |")), "{code} {meaning}");
         }
-        let known = [OTHER, USAGE, NOT_ENROLLED, DENIED, REFUSED, FOREIGN, WAITING, HELD, TEMPORARY, CONFIGURATION];
+        let known =
+            [OTHER, USAGE, NOT_ENROLLED, DENIED, REFUSED, FOREIGN, WAITING, PARTIAL, HELD, TEMPORARY, CONFIGURATION];
         let codes: Vec<u8> = rows.iter().skip(1).map(|(code, _)| code.parse().unwrap()).collect();
         assert_eq!(codes, known);
     }

@@ -8,20 +8,21 @@ use tokio::sync::mpsc;
 use super::{
     Common,
     failure::Failure,
-    hands,
+    hands, join_served,
+    partial::{self, Ending},
     print::{self, print_json, print_text},
     progress::{self, Progress},
     prompt,
     run::settings,
-    serving::{serving, unexpected},
+    serving::serving,
     stop::Stop,
 };
 use crate::{
     config::{Config, Flags, KeyFlags, Keys, Source, Trace, ask_for_keys},
     daemon::{self, Ended, Settings, Start},
-    ipc::{Answer, Client, IpcError, JoinOrder, Listener, Request, Rights},
-    membership::{self, Greeting, Hands, JoinRequest, Joined, MembershipError, Rehearsal, Spending},
-    model::{Backend, Chosen, Class, IdentityChoice, PassedOver, Secret, Stage, Status, Token},
+    ipc::{IpcError, Listener, Rights},
+    membership::{self, Greeting, Hands, JoinRequest, Joined, MembershipError, Rehearsal, Spending, describe},
+    model::{Backend, Chosen, IdentityChoice, Overrides, PassedOver, Secret, Stage, Status, Token},
 };
 
 /// Redeem an enrollment key and configure this device's networks.
@@ -67,29 +68,30 @@ impl Join {
     pub(super) async fn run(&self, common: &Common) -> Result<ExitCode, Failure> {
         let config = common.config(&self.flags)?;
         let hands = hands(&config);
-        let (source, tokens) = self.keys(&config, &hands)?;
+        let (source, tokens, overrides) = self.keys(&config, &hands)?;
         let mut tokens = tokens.into_iter();
         let request = JoinRequest {
             backend: config.backend,
             choice: self.choice(),
             interface: config.interface.clone(),
-            overrides: config.overrides.clone(),
+            overrides,
             server: None,
             timeout: config.timeout,
             token: tokens.next(),
             spare: tokens.collect(),
+            wait: Some(config.wait),
         };
         if self.dry_run {
             return rehearse(&hands, &request, common.json).await;
         }
         if let Some(client) = serving(common, &config).await? {
-            return by_the_serving(client, request, source.as_ref(), common.json).await;
+            return join_served::join(&config, client, request, source.as_ref(), common.json).await;
         }
         self.here(common, &config, &hands, &request, source.as_ref()).await
     }
 
-    /// Finds the keys and where they were, and says what is wrong with them.
-    fn keys(&self, config: &Config, hands: &Hands) -> Result<(Option<Source>, Vec<Token>), Failure> {
+    /// Finds the keys, where they were and the settings beside them, and says what is wrong with them.
+    fn keys(&self, config: &Config, hands: &Hands) -> Result<(Option<Source>, Vec<Token>, Overrides), Failure> {
         let found =
             match config.keys(&KeyFlags { ask: Some(prompt::ask), key: self.key.clone(), ..self.keys.clone() })? {
                 None if matches!(hands.only_server(), Err(MembershipError::NotEnrolled)) => {
@@ -102,14 +104,16 @@ impl Join {
                 }
                 found => found,
             };
-        let Some(Keys { notes, source, tokens }) = found else { return Ok((None, Vec::new())) };
+        let Some(keys) = found else { return Ok((None, Vec::new(), config.overrides.clone())) };
+        let overrides = keys.settle(config.overrides.clone());
+        let Keys { notes, pins: _, source, tokens } = keys;
         for note in notes {
             eprintln!("agent: {note}");
         }
         if source == Source::Argument {
             eprintln!("agent: other users could see the key on the command line; --key-file or `join -` hides it");
         }
-        Ok((Some(source), tokens))
+        Ok((Some(source), tokens, overrides))
     }
 
     /// Whose the identity is, if somebody says so.
@@ -136,6 +140,7 @@ impl Join {
             Some(Backend::Kernel) => None,
             Some(Backend::Userspace) | None => listen(common, config)?,
         };
+        let ending = Ending::new(config, is_new_here(hands, request));
         let progress = Progress::new();
         let mut report = |stage| progress.enter(stage);
         let joined = membership::join(hands, request, &mut report, stop.wait()).await;
@@ -144,8 +149,28 @@ impl Join {
             Ok(_) | Err(MembershipError::NoNetworks { .. }) => clear(source),
             Err(_) => {}
         }
-        finish(joined?, hands.clone(), settings(config), listener, common.json, stop).await
+        match joined {
+            Ok(joined) if ending.is_rolled_back(Some(&joined.work.recent_status())) => {
+                let Joined { mut work, .. } = joined;
+                let unmet = print::unmet(&work.recent_status());
+                let failures = work.leave_server().await.failures;
+                Err(partial::rolled_back(unmet, failures.into_iter().map(|(_, error)| describe(&error))))
+            }
+            Err(MembershipError::NoNetworks { server, .. }) if ending.is_rolled_back(None) => {
+                let failures = membership::leave(hands, &server, None, config.backend).await?.failures;
+                Err(partial::rolled_back(None, failures.into_iter().map(|(_, error)| describe(&error))))
+            }
+            joined => finish(joined?, hands.clone(), settings(config), listener, common.json, stop).await,
+        }
     }
+}
+
+/// Whether a join enrolls this host; otherwise it is enrolled with that server already.
+fn is_new_here(hands: &Hands, request: &JoinRequest) -> bool {
+    let server = request.token.as_ref().map_or_else(|| hands.only_server(), |token| Ok(token.server().clone()));
+    let saved = server.and_then(|server| Ok(hands.store.load(&server)?));
+    let is_enrolled = saved.is_ok_and(|saved| saved.is_some_and(|saved| saved.enrolled().is_some()));
+    !is_enrolled || request.choice == Some(IdentityChoice::New)
 }
 
 /// Opens the socket; beside a service that is not to be asked there is none.
@@ -175,9 +200,10 @@ async fn finish(
         // The tunnel is up; trouble that passes is for the next sync.
         return match failure.map(Failure::from) {
             Some(failure) if !failure.is_temporary() => Err(failure),
-            Some(_) | None => Ok(ExitCode::SUCCESS),
+            Some(_) | None => Ok(partial::verdict(&status)),
         };
     }
+    partial::verdict(&status);
     if std::io::stderr().is_terminal() {
         eprintln!("agent: serving {} until stopped (Ctrl-C)", status.interface);
     }
@@ -191,49 +217,8 @@ async fn finish(
     }
 }
 
-/// Has the serving agent join.
-async fn by_the_serving(
-    mut client: Client,
-    request: JoinRequest,
-    source: Option<&Source>,
-    json: bool,
-) -> Result<ExitCode, Failure> {
-    let JoinRequest { backend, choice, interface, overrides, server: _, spare, timeout, token } = request;
-    let spare = spare.iter().map(|token| token.text().clone()).collect();
-    let token = token.map(|token| token.text().clone());
-    let order = JoinOrder { backend, choice, interface, overrides, spare, timeout, token };
-    client.send(&Request::Join(Box::new(order))).await?;
-    let progress = Progress::new();
-    let answer = loop {
-        match client.next(timeout + PATIENCE).await? {
-            Some(Answer::Progress { stage }) => progress.enter(stage),
-            Some(answer) => break answer,
-            None => return Err(Failure::not_running()),
-        }
-    };
-    progress.finish();
-    match answer {
-        Answer::Joined { chosen, failure, greeting, status, timings } => {
-            clear(source);
-            print(&greeting, &chosen, &status, timings.into_iter(), json);
-            match failure.map(Failure::reported) {
-                Some(failure) if !failure.is_temporary() => Err(failure),
-                Some(_) | None => Ok(ExitCode::SUCCESS),
-            }
-        }
-        Answer::Failed(failure) => {
-            // Redeemed, and an administrator has to let the host in.
-            if failure.class == Class::Waiting {
-                clear(source);
-            }
-            Err(Failure::reported(failure))
-        }
-        Answer::Done { .. } | Answer::Progress { .. } | Answer::Report(_) => Err(unexpected()),
-    }
-}
-
 /// Removes the copies of a key that the server has taken, and tells what became of them.
-fn clear(source: Option<&Source>) {
+pub(super) fn clear(source: Option<&Source>) {
     for trace in source.map(Source::clear).unwrap_or_default() {
         match trace {
             Trace::Removed(text) | Trace::Stays(text) => eprintln!("agent: {text}"),
@@ -241,7 +226,8 @@ fn clear(source: Option<&Source>) {
     }
 }
 
-fn print(
+/// Prints how the join went.
+pub(super) fn print(
     greeting: &str,
     chosen: &Chosen,
     status: &Status,
@@ -314,6 +300,3 @@ fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
 
 /// How often a serving `agent join` pulls while nothing is pushed.
 const FOREGROUND_POLL: Duration = Duration::from_secs(3);
-
-/// What an agent may take beyond the time that a join may.
-const PATIENCE: Duration = Duration::from_secs(30);

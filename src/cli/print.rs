@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::daemon::clock;
 use crate::model::{
-    Connection, Contact, DnsMode, DnsStatus, Enrolling, Nat, NetworkStatus, PeerStatus, PublicEndpoint, PushState,
-    RelayChoice, State, Status, is_reverse,
+    Connection, Contact, DnsMode, DnsStatus, Enrolling, EnrollingState, Nat, NetworkStatus, PeerStatus, PublicEndpoint,
+    PushState, RelayChoice, Requirement, State, Status, is_reverse,
 };
 
 /// Renders one membership: what it is, its networks, its peers.
@@ -52,14 +52,14 @@ pub(super) fn status(status: &Status) -> String {
         let shown: Vec<_> = public_endpoints.iter().map(public_endpoint).collect();
         let _ = writeln!(text, "public endpoint {}", shown.join(", "));
     }
-    if let Some(contact) = contact {
-        let _ = writeln!(text, "{}", self::contact(contact));
-    }
-    if let Some(firewall) = firewall {
-        let _ = writeln!(text, "firewall: {firewall}");
-    }
-    if let Some(dns) = dns.as_ref().map(names) {
-        let _ = writeln!(text, "{dns}");
+    let lines = [
+        contact.as_ref().map(self::contact),
+        firewall.as_ref().map(|firewall| format!("firewall: {firewall}")),
+        dns.as_ref().map(names),
+        unmet(status).map(|unmet| format!("required networks missing: {unmet}")),
+    ];
+    for line in lines.into_iter().flatten() {
+        let _ = writeln!(text, "{line}");
     }
     if !networks.is_empty() {
         let _ = writeln!(text, "\n{}", self::networks(std::slice::from_ref(status)));
@@ -76,12 +76,30 @@ pub(super) fn status(status: &Status) -> String {
     text
 }
 
+/// The required networks that this host is not usefully in, with the reason; `None` if there are none.
+pub(super) fn unmet(status: &Status) -> Option<String> {
+    let texts: Vec<_> = status.unmet().map(|(name, requirement)| format!("{name} ({})", met(requirement))).collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
+}
+
+fn met(requirement: Requirement) -> &'static str {
+    match requirement {
+        Requirement::Disconnected => "disconnected by its administrator",
+        Requirement::Joined => "joined",
+        Requirement::LeftOut => "left out, since it overlaps what this machine uses",
+        Requirement::Missing => "not assigned",
+        Requirement::Waiting => "granted, not assigned yet",
+    }
+}
+
 /// Renders an enrollment that did not come to its end yet.
 pub(super) fn enrolling(enrolling: &Enrolling) -> String {
-    let Enrolling { attempts, key, last_error, next_at, server } = enrolling;
+    let Enrolling { attempts, key, last_error, next_at, server, state } = enrolling;
     let key = key.as_ref().map(|key| format!(" with key {key}")).unwrap_or_default();
     let mut text = format!("{server}: enrolling{key}, {}", counted(*attempts as usize, "attempt"));
-    if let Some(at) = next_at {
+    if *state == EnrollingState::Clock {
+        text.push_str(", waiting for this machine's clock");
+    } else if let Some(at) = next_at {
         let _ = write!(text, ", the next in {} s", at.saturating_sub(clock::unix_seconds()));
     }
     text.push('\n');

@@ -43,6 +43,7 @@ impl Progress {
 pub(super) fn name(stage: Stage) -> &'static str {
     match stage {
         Stage::Authenticate => "authenticate",
+        Stage::Clock => "clock",
         Stage::Interface => "interface",
         Stage::Networks => "networks",
         Stage::Prepare => "prepare",
@@ -54,6 +55,7 @@ pub(super) fn name(stage: Stage) -> &'static str {
 fn doing(stage: Stage) -> &'static str {
     match stage {
         Stage::Authenticate => "proving this host's identity",
+        Stage::Clock => "waiting for this machine's clock: the server's certificate is not valid yet by it",
         Stage::Interface => "configuring the interface",
         Stage::Networks => "waiting for the networks",
         Stage::Prepare => "preparing",

@@ -110,7 +110,13 @@ fn enrollments(
 ) -> (Option<Source>, Vec<Enrollment>) {
     let mut from = None;
     let usable = |wanted| match wanted {
-        Ok(WantedMembership { backend, interface, overrides, timeout, keys: Keys { notes, source, tokens } }) => {
+        Ok(WantedMembership {
+            backend,
+            interface,
+            overrides,
+            timeout,
+            keys: Keys { notes, pins: _, source, tokens },
+        }) => {
             for note in notes {
                 tracing::warn!("{note}");
             }
@@ -127,6 +133,8 @@ fn enrollments(
                 spare,
                 timeout,
                 token: Some(first),
+                // What is missing may come while it is served.
+                wait: None,
             };
             // Those of the configuration stay there on purpose.
             let is_ours = !matches!(source, Source::Configuration(_));

@@ -14,17 +14,19 @@ use crate::{
     config::{Config, Flags},
     ipc::{Answer, Request},
     membership::{self, MembershipError, describe},
-    model::{Broken, Class, ErrorReport, REPORT_VERSION, Report, State},
+    model::{Broken, Class, ErrorReport, REPORT_VERSION, Report, State, Status},
     store::Store,
 };
 
 /// Show this device's memberships: networks, addresses, gateways and peers.
 ///
 /// Ends with 0 when every interface is up, with 3 when this device is not enrolled or an interface is down, with 7
-/// when a membership still waits for a network, and with 9 when this device is a copy of another one or may be.
+/// when a membership still waits for a network, with 8 when a required network is missing, and with 9 when this device is
+/// a copy of another one or may be.
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusCommand {
-    /// Answer one question with the exit code: live (an agent serves), ready (every interface is up), startup (every
+    /// Answer one question with the exit code: live (an agent serves), ready (every interface is up, and no required network is
+    /// missing), startup (every
     /// saved membership was put in order once); 3 is no
     #[arg(long, value_enum, value_name = "QUESTION", env = "ENROLL_AGENT_CHECK")]
     check: Option<Check>,
@@ -67,8 +69,8 @@ impl Check {
         let yes = match self {
             Self::Live => report.agent.is_some(),
             Self::Ready => {
-                let up = |state| matches!(state, State::Up);
-                !report.memberships.is_empty() && report.memberships.iter().all(|status| up(status.state))
+                let ready = |status: &Status| status.state == State::Up && status.unmet().next().is_none();
+                !report.memberships.is_empty() && report.memberships.iter().all(ready)
             }
             Self::Startup => report.agent.as_ref().is_some_and(|agent| agent.started),
         };
@@ -189,12 +191,14 @@ pub(super) fn code(report: &Report) -> ExitCode {
         return failure::exit(broken.error.class);
     }
     let memberships = report.memberships.iter().map(|status| match status.state {
-        State::Up => None,
+        State::Up => status.unmet().next().map(|_| Class::Partial),
         State::Clone | State::Held => Some(Class::Held),
         State::Down | State::Off | State::Revoked => Some(Class::NotEnrolled),
         State::Pending | State::Waiting => Some(Class::Waiting),
     });
-    let worst = memberships.flatten().max_by_key(|class| (*class == Class::Held, *class == Class::Waiting));
+    let worst = memberships
+        .flatten()
+        .max_by_key(|class| (*class == Class::Held, *class == Class::Waiting, *class == Class::NotEnrolled));
     match worst {
         Some(class) => failure::exit(class),
         None if report.memberships.is_empty() => failure::exit(Class::NotEnrolled),

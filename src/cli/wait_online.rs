@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::{
     Common,
     failure::Failure,
-    print::{print_json, print_text},
+    print::{self, print_json, print_text},
     status,
 };
 use crate::{
@@ -16,9 +16,9 @@ use crate::{
     model::{Class, NetworkName, Report, State, Status},
 };
 
-/// Wait until an interface is up with its addresses.
+/// Wait until an interface is up with its addresses, and no required network is missing.
 ///
-/// Ends with 0 then, with 3, 7 or 9 if it is not by the deadline.
+/// Ends with 0 then, with 3, 7, 8 or 9 if it is not by the deadline.
 #[derive(Debug, clap::Args)]
 pub(super) struct WaitOnline {
     /// Wait for this network; may be given several times
@@ -85,21 +85,31 @@ impl WaitOnline {
             |status: &Status, name| status.networks.get(name).is_some_and(|network| !network.addresses.is_empty());
         let mut online = report.memberships.iter().filter(up);
         if self.network.is_empty() {
-            return online.any(|status| status.networks.values().any(|network| !network.addresses.is_empty()));
+            let is_complete = report.memberships.iter().all(|status| status.unmet().next().is_none());
+            return is_complete
+                && online.any(|status| status.networks.values().any(|network| !network.addresses.is_empty()));
         }
         let online: Vec<_> = online.collect();
         self.network.iter().all(|name| online.iter().any(|status| has(status, name)))
     }
 
     fn too_late(&self, last: Option<&Report>) -> Failure {
+        let up = |status: &&Status| status.state == State::Up;
+        let unmet = |report: &Report| report.memberships.iter().filter(up).find_map(print::unmet);
+        let unmet = last.and_then(unmet).filter(|_| self.network.is_empty());
         let enrolled = last.is_some_and(|report| !report.memberships.is_empty());
         let what = match self.network.as_slice() {
-            [] => "no network is up".to_owned(),
+            [] => match &unmet {
+                Some(unmet) => format!("required networks are missing: {unmet}"),
+                None => "no network is up".to_owned(),
+            },
             names => format!("{} not all up", names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
         };
         let is_suspect = |status: &Status| matches!(status.state, State::Clone | State::Held);
         let class = if last.is_some_and(|report| report.memberships.iter().any(is_suspect)) {
             Class::Held
+        } else if unmet.is_some() {
+            Class::Partial
         } else if enrolled {
             Class::Waiting
         } else {

@@ -6,7 +6,10 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::model::{Backend, DnsMode, FirewallSetting, InterfaceName, Overlap, Secret, StunChoice};
+use crate::model::{
+    Backend, DnsMode, FirewallSetting, InterfaceName, OnPartial, Overlap, Pins, Required, Secret, Span, StunChoice,
+    Wait,
+};
 
 /// Settings that flags, environment and file all know.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
@@ -15,6 +18,9 @@ pub struct Flags {
     /// Let the server send all of this machine's traffic through a gateway [default: false]
     #[arg(long, env = "ENROLL_AGENT_ACCEPT_DEFAULT_ROUTE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false")]
     pub accept_default_route: Option<bool>,
+    /// Talk plain HTTP to a server at a loopback address, and to no other [default: false]
+    #[arg(long, env = "ENROLL_AGENT_ALLOW_HTTP", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "true|false")]
+    pub allow_http: Option<bool>,
     /// Prefixes that networks and ranges behind peers have to lie in, separated by commas [default: any]
     #[arg(long, env = "ENROLL_AGENT_ALLOWED_PREFIXES", value_name = "PREFIXES", value_delimiter = ',')]
     pub allowed_prefixes: Option<Vec<IpNet>>,
@@ -44,18 +50,33 @@ pub struct Flags {
     /// Name shown to the administrator [default: the machine's host name]
     #[arg(long, env = "ENROLL_AGENT_NAME")]
     pub name: Option<String>,
+    /// What becomes of a host that was enrolled now and is not in all required networks in the end: it stays, or leaves
+    /// again [default: keep]
+    #[arg(long, env = "ENROLL_AGENT_ON_PARTIAL", value_name = "keep|rollback")]
+    pub on_partial: Option<OnPartial>,
     /// What becomes of a range that this machine uses already [default: skip-network]
     #[arg(long, env = "ENROLL_AGENT_OVERLAP", value_name = "refuse|skip-network|table")]
     pub overlap: Option<Overlap>,
+    /// SHA-256 of the server's public key, or of an authority's between it and a trusted one: sha256//BASE64 or
+    /// hexadecimal; several separated by commas, or `off` [default: what is beside the key, else off]
+    #[arg(long, env = "ENROLL_AGENT_PIN", value_name = "PINS")]
+    pub pin: Option<Pins>,
     /// UDP port to listen on [default: 51821 or the next free one; the server may change it]
     #[arg(long, env = "ENROLL_AGENT_PORT")]
     pub port: Option<NonZeroU16>,
+    /// Networks without which the membership is not complete, separated by commas [default: none]
+    #[arg(long, env = "ENROLL_AGENT_REQUIRE", value_name = "NAMES")]
+    pub require: Option<Required>,
     /// STUN servers to ask for the public address, or `off` [default: those that the enrollment server names]
     #[arg(long, env = "ENROLL_AGENT_STUN", value_name = "HOST[:PORT],...|off")]
     pub stun: Option<StunChoice>,
-    /// Seconds a join may take [default: 120]
-    #[arg(long, env = "ENROLL_AGENT_TIMEOUT", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
-    pub timeout: Option<u32>,
+    /// How long a join may take until the key is redeemed: seconds, or as 90s, 2m [default: 120]
+    #[arg(long, env = "ENROLL_AGENT_TIMEOUT", value_name = "TIME")]
+    pub timeout: Option<Span>,
+    /// How long to wait, from then on, for a network and for the required ones: a time, 0 or forever [default: what is
+    /// left of --timeout]
+    #[arg(long, env = "ENROLL_AGENT_WAIT", value_name = "TIME")]
+    pub wait: Option<Wait>,
 }
 
 /// Settings of the service.

@@ -20,15 +20,18 @@ use super::{
     Config, ConfigError, KEY_VARIABLE, KeyFlags,
     flags::{Ask, Wanted},
     key_variable,
+    pins::without_pins,
     source::Source,
 };
-use crate::model::{Token, TokenError};
+use crate::model::{Pin, Token, TokenError};
 
 /// Keys of one place, in the order in which they are to be tried.
 #[derive(Clone, Debug)]
 pub struct Keys {
     /// What was left out, and what somebody should look at; never with any of a key's text.
     pub notes: Vec<String>,
+    /// Pins of the server, beside the keys: lines that begin with `pin:`.
+    pub pins: Vec<Pin>,
     /// Where they were.
     pub source: Source,
     /// Keys of one server, one at least.
@@ -191,9 +194,11 @@ fn read_files(source: Source, files: &[PathBuf], permissive: Permissive) -> Resu
 
 /// Parses what was read, each text with the name of its place, and sorts out what cannot be tried.
 fn keys_of(source: Source, texts: impl IntoIterator<Item = (String, Zeroizing<String>)>) -> Result<Keys, ConfigError> {
-    let mut keys = Keys { notes: Vec::new(), source, tokens: Vec::<Token>::new() };
+    let mut keys = Keys { notes: Vec::new(), pins: Vec::new(), source, tokens: Vec::<Token>::new() };
     let mut first = None;
     for (place, text) in texts {
+        let (text, pins) = without_pins(&text)?;
+        keys.pins.extend(pins);
         for (line, parsed) in split(&text) {
             let token = match parsed {
                 Ok(token) => token,
@@ -306,6 +311,7 @@ mod tests {
     use data_encoding::BASE64;
 
     use super::*;
+    use crate::model::{Overrides, Pins};
 
     #[test]
     fn a_file_has_one_wrapped_key_or_one_on_each_line() {
@@ -331,6 +337,21 @@ mod tests {
             fingerprint(&other)
         );
         assert_eq!(keys.notes[1..], [left_out]);
+    }
+
+    #[test]
+    fn a_pin_beside_the_key_counts_unless_one_is_set() {
+        let pin = Pin::new([7; 32]);
+        let (a, b) = (key("a.example", "A"), key("a.example", "B"));
+
+        let keys = read(&format!("pin: {pin}\n{a}\nno*base64\n{b}\n")).unwrap();
+
+        assert_eq!((keys.pins.as_slice(), keys.tokens.len()), (&[pin][..], 2));
+        assert_eq!(keys.notes, ["a key is left out (here, line 3): enrollment key is not base64 at character 3"]);
+        assert_eq!(keys.settle(Overrides::default()).pins, Some([pin].into_iter().collect()));
+        let set = Overrides { pins: Some(Pins::default()), ..Overrides::default() };
+        assert_eq!(keys.settle(set.clone()), set);
+        assert!(matches!(read(&format!("pin: sha256//AAAA\n{a}\n")), Err(ConfigError::Pin(_))));
     }
 
     #[test]

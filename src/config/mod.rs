@@ -6,7 +6,9 @@
 
 mod file;
 mod flags;
+mod folders;
 mod keys;
+mod pins;
 mod source;
 
 use std::{
@@ -17,19 +19,17 @@ use std::{
     time::Duration,
 };
 
-use directories::ProjectDirs;
-use nix::unistd;
-
 use self::{
     file::{File, read_file},
     flags::Wanted,
+    folders::{Folders, absolute},
 };
 pub use self::{
     flags::{Ask, Flags, KeyFlags, Places, RunFlags},
     keys::{Keys, ask_for_keys},
     source::{Source, Trace},
 };
-use crate::model::{Backend, InterfaceName, Overrides, Secret, TokenError};
+use crate::model::{Backend, InterfaceName, OnPartial, Overrides, Patience, PinError, Secret, Span, TokenError, Wait};
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,9 @@ pub enum ConfigError {
         /// Its permission bits.
         mode: u32,
     },
+    /// A pin beside a key is none.
+    #[error(transparent)]
+    Pin(PinError),
     /// A file cannot be read.
     #[error("cannot read {path}")]
     Read {
@@ -74,6 +77,8 @@ pub struct Config {
     pub backend: Option<Backend>,
     /// `None` takes the saved interface, else the first free `enrollN`.
     pub interface: Option<InterfaceName>,
+    /// What becomes of a new host that is not in all required networks.
+    pub on_partial: OnPartial,
     /// Settings of the membership that were given now.
     pub overrides: Overrides,
     /// Folder for sockets.
@@ -82,6 +87,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How long a join may take.
     pub timeout: Duration,
+    /// How long it waits for networks.
+    pub wait: Patience,
     /// Settings of the service.
     pub service: ServiceConfig,
     memberships: Vec<Wanted>,
@@ -129,6 +136,8 @@ impl Config {
         let folders = Folders::of_this_process(places)?;
         let path = places.config.clone().unwrap_or(folders.config);
         let File { memberships, own, run: saved_run } = read_file(&path, places.config.is_some())?;
+        let on_partial = flags.on_partial.or(own.flags.on_partial).unwrap_or_default();
+        let wait = flags.wait.or(own.flags.wait).map(Wait::patience).unwrap_or_default();
         let Shared { backend, interface, overrides, timeout } = shared(flags.clone(), own.flags.clone(), &path)?;
         let seconds = |given: Option<u32>, saved: Option<u32>, default| {
             Duration::from_secs(given.or(saved).unwrap_or(default).into())
@@ -147,6 +156,7 @@ impl Config {
             backend,
             interface,
             memberships,
+            on_partial,
             overrides,
             own,
             path,
@@ -154,6 +164,7 @@ impl Config {
             service,
             state_dir: absolute(folders.state)?,
             timeout,
+            wait,
         })
     }
 
@@ -162,12 +173,13 @@ impl Config {
     /// One that cannot be used hinders no other.
     pub fn wanted(&self, keys: &KeyFlags) -> Vec<Result<WantedMembership, ConfigError>> {
         let own = self.keys(keys).transpose().map(|keys| {
+            let keys = keys?;
             Ok(WantedMembership {
                 backend: self.backend,
                 interface: self.interface.clone(),
-                overrides: self.overrides.clone(),
+                overrides: keys.settle(self.overrides.clone()),
                 timeout: self.timeout,
-                keys: keys?,
+                keys,
             })
         });
         let listed = self.memberships.iter().map(|wanted| {
@@ -183,7 +195,7 @@ impl Config {
                 backend: backend.or(self.backend),
                 interface,
                 // Two interfaces cannot share a port.
-                overrides: overrides.or(Overrides { listen_port: None, ..self.overrides.clone() }),
+                overrides: keys.settle(overrides.or(Overrides { listen_port: None, ..self.overrides.clone() })),
                 timeout,
                 keys,
             })
@@ -242,12 +254,18 @@ fn shared(given: Flags, saved: Flags, path: &Path) -> Result<Shared, ConfigError
         let message = "mtu must be 1280 to 9000".to_owned();
         return Err(ConfigError::Invalid { path: path.to_owned(), message });
     }
+    let timeout = given.timeout.or(saved.timeout).map_or(TIMEOUT, Span::duration);
+    if timeout.is_zero() {
+        let message = "timeout must be more than 0".to_owned();
+        return Err(ConfigError::Invalid { path: path.to_owned(), message });
+    }
     let firewall = given.firewall.or(saved.firewall);
     Ok(Shared {
         backend: given.backend.or(saved.backend),
         interface: given.interface.or(saved.interface),
         overrides: Overrides {
             accept_default_route: given.accept_default_route.or(saved.accept_default_route),
+            allow_http: given.allow_http.or(saved.allow_http),
             allowed_prefixes: given.allowed_prefixes.or(saved.allowed_prefixes),
             ca_file,
             dns: given.dns.or(saved.dns),
@@ -257,45 +275,16 @@ fn shared(given: Flags, saved: Flags, path: &Path) -> Result<Shared, ConfigError
             mtu,
             name: given.name.or(saved.name),
             overlap: given.overlap.or(saved.overlap),
+            pins: given.pin.or(saved.pin),
+            require: given.require.or(saved.require),
             stun: given.stun.or(saved.stun),
         },
-        timeout: Duration::from_secs(given.timeout.or(saved.timeout).unwrap_or(120).into()),
+        timeout,
     })
 }
 
-struct Folders {
-    config: PathBuf,
-    runtime: PathBuf,
-    state: PathBuf,
-}
-
-impl Folders {
-    /// Flags first, then what systemd made for the unit, then root's folders or the user's.
-    fn of_this_process(places: &Places) -> Result<Self, ConfigError> {
-        let systemd = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let state = places.state_dir.clone().or_else(|| systemd("STATE_DIRECTORY"));
-        let runtime = places.runtime_dir.clone().or_else(|| systemd("RUNTIME_DIRECTORY"));
-        if unistd::geteuid().is_root() {
-            return Ok(Self {
-                config: "/etc/enroll-agent/agent.toml".into(),
-                runtime: runtime.unwrap_or_else(|| "/run/enroll-agent".into()),
-                state: state.unwrap_or_else(|| "/var/lib/enroll-agent".into()),
-            });
-        }
-        let home = ProjectDirs::from("", "", "enroll-agent").ok_or(ConfigError::Homeless)?;
-        let own_state = home.state_dir().unwrap_or(home.data_local_dir()).to_owned();
-        let own_runtime = home.runtime_dir().map_or_else(|| own_state.join("run"), Path::to_owned);
-        Ok(Self {
-            config: home.config_dir().join("agent.toml"),
-            runtime: runtime.unwrap_or(own_runtime),
-            state: state.unwrap_or(own_state),
-        })
-    }
-}
-
-fn absolute(path: PathBuf) -> Result<PathBuf, ConfigError> {
-    std::path::absolute(path).map_err(|source| ConfigError::Read { path: "the current folder".into(), source })
-}
+/// How long a join may take where nobody says.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Port 0 stands for "the listen port".
 fn parse_endpoint(text: &str, listen_port: Option<NonZeroU16>) -> Option<SocketAddr> {
@@ -359,7 +348,7 @@ mod tests {
 
         let file = read_file(&path, true).unwrap();
 
-        assert_eq!(settings.len(), 20);
+        assert_eq!(settings.len(), 25);
         assert_eq!(file.own.flags.port, NonZeroU16::new(51821));
         assert!(!file.own.key_files.is_empty());
     }

@@ -2,8 +2,7 @@
 
 use std::{error::Error, fmt, io, time::Duration};
 
-use rustls::CertificateError;
-
+use super::certificate::{CertificateProblem, ClockProblem, problem};
 use crate::model::Server;
 
 /// Why a call failed. No variant carries a URL, a token or a password.
@@ -80,21 +79,6 @@ pub enum RestError {
     /// No answer in time.
     #[error("{0} did not answer in time")]
     Timeout(Server),
-}
-
-/// What is wrong with a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CertificateProblem {
-    /// Its time is over.
-    Expired,
-    /// It is for another name.
-    Name,
-    /// Its time has not come, so our clock is probably wrong.
-    NotYetValid,
-    /// It is broken in another way.
-    Other,
-    /// Nobody we trust vouches for it.
-    Untrusted,
 }
 
 /// What a wrong answer looks like.
@@ -190,6 +174,23 @@ impl RestError {
         found.or((*status == 401 && message == "unauthorized").then_some(Refusal::Proof))
     }
 
+    /// The clock and when the certificate begins, if all that is wrong is that our clock is before that.
+    pub fn clock(&self) -> Option<ClockProblem> {
+        match self {
+            Self::Certificate { problem: CertificateProblem::NotYetValid(clock), .. } => *clock,
+            Self::Certificate { .. }
+            | Self::Connect { .. }
+            | Self::Encode(_)
+            | Self::Garbled { .. }
+            | Self::Interrupted { .. }
+            | Self::Resolve(_)
+            | Self::Setup { .. }
+            | Self::Status { .. }
+            | Self::Timeout(_)
+            | Self::Tls { .. } => None,
+        }
+    }
+
     /// Whether no conversation came about, so that another address of the same server may do.
     pub fn is_unreachable(&self) -> bool {
         match self {
@@ -264,18 +265,6 @@ impl Garbled {
     }
 }
 
-impl fmt::Display for CertificateProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Expired => "has expired",
-            Self::Name => "is for another name",
-            Self::NotYetValid => "is not valid yet by this machine's clock",
-            Self::Other => "is broken",
-            Self::Untrusted => "is signed by nobody this machine trusts",
-        })
-    }
-}
-
 impl fmt::Display for Garbled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -320,22 +309,4 @@ fn find_tls(error: &(dyn Error + 'static)) -> Option<rustls::Error> {
         let inner = cause.downcast_ref::<io::Error>()?.get_ref()?;
         inner.downcast_ref::<rustls::Error>().cloned().or_else(|| find_tls(inner))
     })
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "the TLS library's enums grow")]
-fn problem(error: &rustls::Error) -> Option<CertificateProblem> {
-    match error {
-        rustls::Error::InvalidCertificate(certificate) => Some(match certificate {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => CertificateProblem::Expired,
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                CertificateProblem::NotYetValid
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                CertificateProblem::Name
-            }
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => CertificateProblem::Untrusted,
-            _ => CertificateProblem::Other,
-        }),
-        _ => None,
-    }
 }

@@ -5,8 +5,10 @@
 pub mod protocol {}
 
 mod assignment;
+mod certificate;
 mod document;
 mod failure;
+mod pinned;
 mod push;
 mod resolver;
 mod rest;
@@ -18,8 +20,9 @@ pub use assignment::{
     AssignmentError, Candidate, PushedPeers, ServerFacts, assignment, candidates, host_key, name_relays, peer_names,
     pushed_peers, server_facts, stun_servers, told_names,
 };
+pub use certificate::{CertificateProblem, ClockProblem};
 pub use document::{check_in, host, inadmissible_host, update_host};
-pub use failure::{Advice, CertificateProblem, Garbled, Refusal, RestError};
+pub use failure::{Advice, Garbled, Refusal, RestError};
 pub use push::{Access, PeerSnapshot, Push, PushError, Pushed, SnapshotAge};
 pub use rest::{Freshness, Registered, Rest};
-pub use trust::{TrustError, client_config};
+pub use trust::{Trust, TrustError};

@@ -5,12 +5,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::Arc,
     time::Duration,
 };
 
 use reqwest::{Client, Method, RequestBuilder, Response, header, redirect};
-use rustls::ClientConfig;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use uuid::Uuid;
@@ -18,6 +16,7 @@ use uuid::Uuid;
 use super::{
     failure::{Garbled, RestError},
     resolver::Resolver,
+    trust::Trust,
     wire,
 };
 use crate::model::{Identity, NetworkName, Secret, Server};
@@ -30,7 +29,7 @@ pub struct Rest {
     /// By the server's host: one may send us to another, and back.
     resolvers: BTreeMap<String, Resolver>,
     server: Server,
-    tls: Arc<ClientConfig>,
+    trust: Trust,
 }
 
 /// What the server answered to a registration.
@@ -57,21 +56,21 @@ impl Rest {
     ///
     /// # Errors
     /// [`RestError::Setup`] if the HTTP client cannot be made.
-    pub fn new(server: Server, known: &BTreeSet<IpAddr>, tls: &Arc<ClientConfig>) -> Result<Self, RestError> {
+    pub fn new(server: Server, known: &BTreeSet<IpAddr>, trust: Trust) -> Result<Self, RestError> {
         let resolver = Resolver::new(server.host(), known);
-        let client = client(tls, resolver.clone())?;
+        let client = client(&trust, &server, resolver.clone())?;
         let resolvers = BTreeMap::from([(server.host().to_owned(), resolver)]);
-        Ok(Self { client, jwt: None, resolvers, server, tls: Arc::clone(tls) })
+        Ok(Self { client, jwt: None, resolvers, server, trust })
     }
 
     /// Whom this conversation trusts.
-    pub fn tls(&self) -> &Arc<ClientConfig> {
-        &self.tls
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Gives up connections that may be dead since this machine moved; what was proven holds on.
     pub fn reconnect(&mut self) -> Result<(), RestError> {
-        self.client = client(&self.tls, self.resolver())?;
+        self.client = client(&self.trust, &self.server, self.resolver())?;
         Ok(())
     }
 
@@ -177,7 +176,8 @@ impl Rest {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("https://{}:{}{path}", self.server.host(), self.server.port());
+        let scheme = if self.trust.is_plain(&self.server) { "http" } else { "https" };
+        let url = format!("{scheme}://{}:{}{path}", self.server.host(), self.server.port());
         let request = self.client.request(method, url).header(header::ACCEPT, "application/json");
         match &self.jwt {
             Some(jwt) => request.bearer_auth(jwt.expose()),
@@ -270,11 +270,14 @@ impl Rest {
     }
 }
 
-fn client(tls: &ClientConfig, resolver: Resolver) -> Result<Client, RestError> {
-    Client::builder()
-        .tls_backend_preconfigured(tls.clone())
+fn client(trust: &Trust, server: &Server, resolver: Resolver) -> Result<Client, RestError> {
+    let client = Client::builder();
+    // What is meant for this machine alone goes through nobody else's hands.
+    let client = if trust.is_plain(server) { client.no_proxy() } else { client };
+    client
+        .tls_backend_preconfigured(rustls::ClientConfig::clone(&trust.api))
         .dns_resolver(resolver)
-        .https_only(true)
+        .https_only(!trust.is_plain(server))
         .http1_only()
         .redirect(redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)

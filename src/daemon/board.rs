@@ -40,6 +40,7 @@ impl Board {
     /// Writes down how a membership is; it is not broken then.
     pub(super) fn show(&self, mut status: Status) {
         self.0.send_if_modified(|report| {
+            tell_unmet(report.memberships.iter().find(|known| known.server == status.server), &status);
             report.broken.retain(|broken| broken.server != status.server);
             let known = report.memberships.iter_mut().find(|known| known.server == status.server);
             status.since = Some(match &known {
@@ -111,6 +112,21 @@ impl Board {
             }
             Some(_) | None => false,
         });
+    }
+}
+
+/// Says in the log which required networks are missing, and when none is any more.
+fn tell_unmet(known: Option<&Status>, now: &Status) {
+    let unmet =
+        |status: &Status| -> Vec<_> { status.unmet().map(|(name, requirement)| (name.clone(), requirement)).collect() };
+    let (before, after) = (known.map(unmet).unwrap_or_default(), unmet(now));
+    if before == after {
+        return;
+    }
+    if after.is_empty() {
+        tracing::info!(server = now.server, "this host is in all required networks");
+    } else {
+        tracing::warn!(server = now.server, missing = ?after, "required networks are missing");
     }
 }
 

@@ -13,7 +13,10 @@ use nix::{
         timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
     },
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::sleep,
+};
 
 /// Monotonic time, for waits and durations.
 #[expect(clippy::disallowed_methods, reason = "everybody else asks here")]
@@ -25,6 +28,13 @@ pub fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "everybody else asks here")]
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+/// Waits until the wall clock has come to `seconds` since 1970, by itself or because somebody set it.
+pub async fn reached(seconds: u64) {
+    while unix_seconds() < seconds {
+        sleep(TICK).await;
+    }
 }
 
 /// Tells when the wall clock jumps, which it also does when the machine wakes from sleep.
@@ -69,6 +79,9 @@ fn arm(timer: &TimerFd) -> nix::Result<()> {
     let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
     timer.set(Expiration::OneShot(TimeSpec::new(NEVER, 0)), flags)
 }
+
+/// Time between two looks at a clock that is waited for.
+const TICK: Duration = Duration::from_secs(1);
 
 /// Seconds since 1970; the year 2200.
 const NEVER: i64 = 7_258_118_400;

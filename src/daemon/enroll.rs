@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use super::{board::Board, clock, keeper::random_byte};
 use crate::{
+    control::ClockProblem,
     membership::{self, Hands, HoldWatch, JoinRequest, MembershipError, Work, describe},
-    model::{Backend, Chosen, Class, Enrolling, Overrides, PassedOver, Server, Stage, Token},
+    model::{Backend, Chosen, Class, Enrolling, EnrollingState, Overrides, PassedOver, Server, Stage, Token},
     plan,
 };
 
@@ -59,16 +60,25 @@ pub(super) async fn persist(
         last_error: None,
         next_at: None,
         server: server.to_string(),
+        state: EnrollingState::Waiting,
     };
     let mut wait = first;
+    let mut clock_problem = None;
     loop {
         shown.next_at = (!wait.is_zero()).then(|| clock::unix_seconds() + wait.as_secs());
         board.enroll(server, Some(shown.clone()));
-        sleep(wait).await;
+        rest(wait, clock_problem).await;
         shown.next_at = None;
         shown.attempts += 1;
+        shown.state = EnrollingState::Trying;
         board.enroll(server, Some(shown.clone()));
-        let error = match once(&hands, request, &mut |_| {}).await {
+        let mut report = |stage| {
+            let state = if stage == Stage::Clock { EnrollingState::Clock } else { EnrollingState::Trying };
+            if std::mem::replace(&mut shown.state, state) != state {
+                board.enroll(server, Some(shown.clone()));
+            }
+        };
+        let error = match once(&hands, request, &mut report).await {
             Ok(joined) => {
                 let Chosen { key, passed_over } = joined.chosen;
                 let passed_over = PassedOver::list(&passed_over);
@@ -97,7 +107,20 @@ pub(super) async fn persist(
             }
         }
         tracing::warn!(%server, error = %describe(&error), retry_in = ?wait, "not enrolled yet");
+        clock_problem = error.clock();
+        shown.state = if clock_problem.is_some() { EnrollingState::Clock } else { EnrollingState::Waiting };
         shown.last_error = Some(error.report(clock::unix_seconds()));
+    }
+}
+
+/// Waits for the next attempt, which comes at once when this machine's clock is not in the way of it any more.
+async fn rest(wait: Duration, clock: Option<ClockProblem>) {
+    match clock {
+        None => sleep(wait).await,
+        Some(ClockProblem { bound, now: _ }) => {
+            // Either is good.
+            let _ = timeout(wait, clock::reached(bound)).await;
+        }
     }
 }
 
@@ -163,12 +186,14 @@ fn patience(error: &MembershipError, attempts: u32) -> Duration {
     let wait = plan::backoff(attempts, random_byte(), error.retry_after());
     match error.class() {
         Class::Refused => wait.max(REFUSED.min(wait.saturating_mul(5))),
-        Class::Configuration
+        Class::Clock
+        | Class::Configuration
         | Class::Denied
         | Class::Foreign
         | Class::Held
         | Class::NotEnrolled
         | Class::Other
+        | Class::Partial
         | Class::Temporary
         | Class::Usage
         | Class::Waiting => wait,

@@ -1,14 +1,12 @@
 //! Pieces of work on a membership: what a session wants, what somebody orders.
 
-use std::time::Duration;
-
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     control::{PeerSnapshot, wire},
     ipc::{Answer, Failure},
-    membership::{Farewell, Greeting, MembershipError, News, Round, Work, describe},
+    membership::{Farewell, Greeting, Limits, MembershipError, News, Round, Work, describe},
     model::{Chosen, NetworkName, Outside, Overrides, Stage, Switch, SyncReport, Token},
     plan::{Action, Outcome, Peers, Talk, Trouble},
 };
@@ -46,9 +44,9 @@ pub(super) enum Command {
     Down,
     /// Take over settings and redeem a further key, or go on with the one on its way.
     Further {
+        limits: Limits,
         overrides: Box<Overrides>,
         progress: mpsc::UnboundedSender<Stage>,
-        timeout: Duration,
         /// The first that is good is redeemed.
         tokens: Vec<Token>,
     },
@@ -193,8 +191,8 @@ async fn obey(work: &mut Work, command: Command) -> (Done, Reply) {
             };
             answered(adopted, Outcome::InOrder)
         }
-        Command::Further { overrides, progress, timeout, tokens } => {
-            let taken = further(work, &overrides, progress, timeout, &tokens).await;
+        Command::Further { limits, overrides, progress, tokens } => {
+            let taken = further(work, &overrides, progress, limits, &tokens).await;
             let obeyed = |(greeting, chosen)| Obeyed { chosen, failures: Vec::new(), greeting: Some(greeting) };
             (done(Ok(Outcome::InOrder)), taken.map(obeyed))
         }
@@ -238,14 +236,14 @@ async fn further(
     work: &mut Work,
     overrides: &Overrides,
     progress: mpsc::UnboundedSender<Stage>,
-    timeout: Duration,
+    limits: Limits,
     tokens: &[Token],
 ) -> Result<(Greeting, Chosen), MembershipError> {
     work.adopt(overrides)?;
     let mut report = |stage| {
         let _ = progress.send(stage);
     };
-    work.redeem_further(tokens, timeout, &mut report).await
+    work.redeem_further(tokens, limits, &mut report).await
 }
 
 async fn switch(work: &mut Work, switch: Switch) -> (Done, Reply) {

@@ -20,8 +20,8 @@ pub use self::{
     listener::{Call, Listener, Rights},
 };
 use crate::model::{
-    Backend, Chosen, Class, IdentityChoice, InterfaceName, NetworkName, Overrides, Report, Secret, Server, Stage,
-    Status,
+    Backend, Chosen, Class, IdentityChoice, InterfaceName, NetworkName, Overrides, Patience, Report, Secret, Server,
+    Stage, Status,
 };
 
 /// What can be asked of a serving agent. Without a server the whole device is meant.
@@ -78,10 +78,13 @@ pub struct JoinOrder {
     /// Keys to try in this order, each when the server refused the one before for good.
     #[serde(default)]
     pub spare: Vec<Secret>,
-    /// How long all of it may take.
+    /// How long it may take until the key is redeemed.
     pub timeout: Duration,
     /// The key as it is pasted; `None` goes on with the only membership there is.
     pub token: Option<Secret>,
+    /// How long to wait for networks, the required ones too, once the key is redeemed; `None` for nothing in particular.
+    #[serde(default)]
+    pub wait: Option<Patience>,
 }
 
 /// What a serving agent answers.

@@ -3,7 +3,7 @@
 use std::{io, num::NonZeroU16, time::Duration};
 
 use crate::{
-    control::{Advice, AssignmentError, PushError, Refusal, RestError, TrustError},
+    control::{Advice, AssignmentError, ClockProblem, PushError, Refusal, RestError, TrustError},
     firewall::FirewallError,
     link::LinkError,
     model::{Class, ErrorReport, NetworkName, PassedOver, Server},
@@ -170,6 +170,7 @@ impl MembershipError {
             Self::NoNetworks { .. } => Class::Waiting,
             Self::Proof(_) | Self::Refused { refusal: Refusal::Proof, .. } => Class::Foreign,
             Self::NoneTaken { .. } | Self::Refused { .. } => Class::Refused,
+            Self::Rest(error) if error.clock().is_some() => Class::Clock,
             Self::Rest(error) => match error.advice() {
                 Advice::RetryAfter(_) => Class::Temporary,
                 Advice::Denied => Class::Foreign,
@@ -193,6 +194,12 @@ impl MembershipError {
             Self::TimedOut { .. } | Self::Unclear { .. } | Self::Unconfirmed(_) => Class::Temporary,
             Self::Trust(_) => Class::Configuration,
         }
+    }
+
+    /// This machine's clock and the server's certificate, if the one is before the other.
+    pub fn clock(&self) -> Option<ClockProblem> {
+        let Self::Rest(error) = self else { return None };
+        error.clock()
     }
 
     /// How long the server asked to wait; `None` when it did not.

@@ -5,96 +5,26 @@
 //! (nothing leaves)  (once per key)   (pull until it is complete)
 //! ```
 
-use std::{
-    collections::BTreeSet,
-    future::Future,
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, future::Future, pin::pin, time::Instant};
 
-use tokio::time::{sleep, timeout_at};
+use tokio::time::timeout_at;
 
 use super::{
-    Hands, MembershipError, Work,
+    Greeting, Hands, JoinRequest, Joined, Limits, MembershipError, Work,
+    arrival::{Horizon, await_clock, await_networks, persist, timed_out},
     bond::Means,
     found::{choose_interface, found, lock_names},
     glance,
     redeem::Redeemed,
     resume::{absent, admitted},
     spare::Spare,
-    tunnel::{self, Look, listen_port},
+    tunnel::{self, listen_port},
     watch::Watch,
 };
 use crate::{
-    control::{Advice, Freshness},
     daemon::clock,
-    model::{
-        Backend, Chosen, IdentityChoice, InterfaceName, Membership, NetworkName, Overrides, Phase, Redeeming, Server,
-        Stage, Switch, Token,
-    },
-    plan::{self, Joining, Verdict},
+    model::{Chosen, InterfaceName, Membership, NetworkName, Patience, Phase, Redeeming, Stage, Switch, Token},
 };
-
-/// What the user asked for.
-#[derive(Clone, Debug)]
-pub struct JoinRequest {
-    /// `None` picks the kernel if it has WireGuard.
-    pub backend: Option<Backend>,
-    /// Whose the identity is, where that is in doubt; `None` leaves it to the agent.
-    pub choice: Option<IdentityChoice>,
-    /// `None` takes the saved one, else the first free `enrollN`.
-    pub interface: Option<InterfaceName>,
-    /// Settings given now.
-    pub overrides: Overrides,
-    /// The server to go on with when there is no key; `None` is the only one there is.
-    pub server: Option<Server>,
-    /// Keys to try in this order, each when the server refused the one before for good.
-    pub spare: Vec<Token>,
-    /// How long all of it may take with one key.
-    pub timeout: Duration,
-    /// The key; `None` goes on with a membership that is there.
-    pub token: Option<Token>,
-}
-
-/// How the server took us in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Greeting {
-    /// Already enrolled with this key: nothing was spent.
-    Again,
-    /// Already enrolled; this further key was redeemed.
-    Further,
-    /// Enrolled now.
-    New,
-    /// Already enrolled, and the server did not confirm it: the saved assignment is in force.
-    Offline,
-}
-
-impl Greeting {
-    /// In one word, for programs.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Again => "already-enrolled",
-            Self::Further => "further-key-redeemed",
-            Self::New => "enrolled",
-            Self::Offline => "already-enrolled-offline",
-        }
-    }
-}
-
-/// A host in its networks.
-#[derive(Debug)]
-pub struct Joined {
-    /// Which key the server took.
-    pub chosen: Chosen,
-    /// Why the server did not confirm it; always there for [`Greeting::Offline`], never otherwise.
-    pub failure: Option<MembershipError>,
-    /// How the server took us in.
-    pub greeting: Greeting,
-    /// Everything needed to stay in step.
-    pub work: Work,
-    /// How long each stage took, in order of their first appearance.
-    pub timings: Vec<(Stage, Duration)>,
-}
 
 /// Joins: ends with a configured interface and a saved membership, or with an error and nothing half done.
 ///
@@ -125,7 +55,7 @@ async fn join_once(
     watch.enter(Stage::Prepare);
     let (mut work, mut greeting) = prepare(hands, request).await?;
     let result = tokio::select! {
-        result = story(&mut work, greeting, request.timeout, &mut watch) => result,
+        result = story(&mut work, greeting, request.token.as_ref(), request.limits(), &mut watch) => result,
         () = stop => Err(MembershipError::Stopped),
     };
     let failure = match result {
@@ -158,39 +88,46 @@ fn is_up(work: &Work, greeting: Greeting) -> bool {
 async fn story(
     work: &mut Work,
     greeting: Greeting,
-    timeout: Duration,
+    token: Option<&Token>,
+    limits: Limits,
     watch: &mut Watch<'_>,
 ) -> Result<(), MembershipError> {
-    let deadline = clock::now() + timeout;
+    let deadline = clock::now() + limits.timeout;
     // A host with a saved assignment is up: nobody has to wait for a server in trouble.
     let patience = if greeting == Greeting::Again { clock::now() } else { deadline };
-    let expected = match timeout_at(deadline.into(), enter(work, greeting, patience, watch)).await {
+    let expected = match timeout_at(deadline.into(), enter(work, greeting, token, patience, watch)).await {
         Ok(entered) => entered?,
-        Err(_) => return Err(timed_out(work, timeout)),
+        Err(_) => return Err(timed_out(work, limits.timeout)),
     };
-    let complete = await_networks(work, greeting, expected, deadline, patience, watch).await?;
+    let horizon = Horizon::new(limits, greeting, deadline);
+    let complete = await_networks(work, greeting, expected, horizon, watch).await?;
     work.name_relays().await;
     if complete {
         return Ok(());
     }
-    Err(MembershipError::NoNetworks { server: work.membership.server.clone(), waited: timeout })
+    let waited = match limits.wait {
+        Some(Patience::For(wait)) => wait,
+        Some(Patience::Forever | Patience::Rest) | None => limits.timeout,
+    };
+    Err(MembershipError::NoNetworks { server: work.membership.server.clone(), waited })
 }
 
 /// Redeems and authenticates; returns the networks to wait for, as far as they are known.
 async fn enter(
     work: &mut Work,
     greeting: Greeting,
+    token: Option<&Token>,
     patience: Instant,
     watch: &mut Watch<'_>,
 ) -> Result<Option<BTreeSet<NetworkName>>, MembershipError> {
     let redeemed = match greeting {
         Greeting::Again | Greeting::Offline => Redeemed::Earlier,
         Greeting::Further | Greeting::New => {
-            watch.enter(Stage::Redeem);
-            let have = work.tunnel.recent().await?;
-            let port = listen_port(&work.membership, have)?;
-            work.look_out(port, &[]);
-            work.redeem(port).await?
+            if let Some(token) = token {
+                work.settle_half_sent(token).await?;
+                work.take_up(token);
+            }
+            redeem(work, patience, watch).await?
         }
     };
     watch.enter(Stage::Authenticate);
@@ -206,30 +143,22 @@ async fn enter(
     Ok(Some(known).filter(|known| greeting == Greeting::Again && !known.is_empty()))
 }
 
-/// Tries until something else than temporary trouble comes of it, or the next try would be past the deadline.
-async fn persist<T>(
-    deadline: Instant,
-    mut attempt: impl AsyncFnMut() -> Result<T, MembershipError>,
-) -> Result<T, MembershipError> {
-    let mut failures = 0;
+/// Redeems the key once this machine's clock is right.
+async fn redeem(work: &mut Work, patience: Instant, watch: &mut Watch<'_>) -> Result<Redeemed, MembershipError> {
+    watch.enter(Stage::Redeem);
+    let have = work.tunnel.recent().await?;
+    let port = listen_port(&work.membership, have)?;
+    work.look_out(port, &[]);
     loop {
-        let error = match attempt().await {
-            Err(MembershipError::Rest(error)) => error,
-            other => return other,
-        };
-        let Advice::RetryAfter(after) = error.advice() else { return Err(error.into()) };
-        failures += 1;
-        let wait = plan::backoff(failures, 128, after);
-        if clock::now() + wait >= deadline {
-            return Err(error.into());
+        let before = work.membership.phase.clone();
+        match work.redeem(port).await {
+            Ok(redeemed) => return Ok(redeemed),
+            Err(error) => await_clock(error, patience, watch).await?,
         }
-        tracing::info!(%error, retry_in = ?wait, "trying again");
-        sleep(wait).await;
+        // Nothing was sent.
+        work.membership.phase = before;
+        watch.enter(Stage::Redeem);
     }
-}
-
-fn timed_out(work: &Work, waited: Duration) -> MembershipError {
-    MembershipError::TimedOut { attempts: work.attempts(), server: work.membership.server.clone(), waited }
 }
 
 /// Opens the membership for a rehearsal; returns it and whether the host is enrolled with the key at hand.
@@ -300,7 +229,8 @@ fn resume(mut membership: Membership, request: &JoinRequest) -> (Membership, Gre
     if let Some(interface) = &request.interface {
         membership.interface = interface.clone();
     }
-    let greeting = match (&mut membership.phase, &request.token) {
+    let Membership { phase, sent, .. } = &mut membership;
+    let greeting = match (phase, &request.token) {
         (Phase::Pending { redeeming }, Some(token)) => {
             if redeeming.fingerprint != token.fingerprint() {
                 // When a key was last sent with this identity matters whichever it was.
@@ -311,6 +241,10 @@ fn resume(mut membership: Membership, request: &JoinRequest) -> (Membership, Gre
         (Phase::Pending { .. }, None) => Greeting::New,
         (Phase::Enrolled(enrolled), Some(token)) if enrolled.fingerprints.contains(&token.fingerprint()) => {
             Greeting::Again
+        }
+        // One that was sent is settled before another.
+        (Phase::Enrolled(enrolled), Some(_)) if enrolled.redeeming.as_ref().is_some_and(|key| is_sent(key, sent)) => {
+            Greeting::Further
         }
         (Phase::Enrolled(enrolled), Some(token)) => {
             let redeeming = enrolled.redeeming.take().filter(|redeeming| redeeming.fingerprint == token.fingerprint());
@@ -323,80 +257,33 @@ fn resume(mut membership: Membership, request: &JoinRequest) -> (Membership, Gre
     (membership, greeting)
 }
 
-/// Redeems a further key, the first that is good of `tokens`, for a membership that is being served, or without one goes on with the key on its way, and
-/// waits a while for what it brings.
-///
-/// # Errors
-/// Those of a join; the membership goes on as it was.
-pub(super) async fn further(
-    work: &mut Work,
-    tokens: &[Token],
-    timeout: Duration,
-    report: &mut (dyn FnMut(Stage) + Send),
-) -> Result<(Greeting, Chosen), MembershipError> {
-    let (token, more) = tokens.split_first().map_or((None, tokens), |(token, more)| (Some(token), more));
-    let mut spare = Spare::new(Some(&work.membership), token, more);
-    loop {
-        if !work.take_up(spare.token()) {
-            return Ok((Greeting::Again, spare.chosen()));
-        }
-        let mut watch = Watch::new(&mut *report);
-        match story(work, Greeting::Further, timeout, &mut watch).await {
-            Ok(()) => return Ok((Greeting::Further, spare.chosen())),
-            Err(error) => spare.pass_over(error)?,
-        }
-    }
+fn is_sent(redeeming: &Redeeming, sent: &BTreeSet<String>) -> bool {
+    sent.contains(&redeeming.fingerprint)
 }
 
-/// Pulls until the assignment is complete, configuring what is there on the way; saves it once.
-///
-/// Returns whether any network was assigned by the deadline.
-async fn await_networks(
-    work: &mut Work,
-    greeting: Greeting,
-    expected: Option<BTreeSet<NetworkName>>,
-    deadline: Instant,
-    patience: Instant,
-    watch: &mut Watch<'_>,
-) -> Result<bool, MembershipError> {
-    let before = match greeting {
-        Greeting::Further => work.assignment().nodes.into_keys().collect(),
-        Greeting::Again | Greeting::New | Greeting::Offline => BTreeSet::new(),
-    };
-    let mut joining = Joining::new(expected, before);
-    let mut freshness = Freshness::Recomputed;
-    let started = clock::now();
-    loop {
-        watch.enter(Stage::Networks);
-        let pulled = timeout_at(deadline.into(), persist(patience, async || work.pull(freshness).await)).await;
-        let Ok(pulled) = pulled else {
-            return Err(timed_out(work, clock::now().saturating_duration_since(started)));
-        };
-        let assignment = pulled?;
-        work.promote_key().await?;
-        if !assignment.nodes.is_empty() {
-            watch.enter(Stage::Interface);
-            let changes = work.apply(&assignment, Look::Afresh).await?;
-            work.tell_port(&assignment, changes).await?;
+impl Work {
+    /// Redeems a further key, the first that is good of `tokens`, for a membership that is being served, or without one
+    /// goes on with the key on its way, and waits a while for what it brings.
+    ///
+    /// # Errors
+    /// Those of a join; the membership goes on as it was.
+    pub async fn redeem_further(
+        &mut self,
+        tokens: &[Token],
+        limits: Limits,
+        report: &mut (dyn FnMut(Stage) + Send),
+    ) -> Result<(Greeting, Chosen), MembershipError> {
+        let (token, more) = tokens.split_first().map_or((None, tokens), |(token, more)| (Some(token), more));
+        let mut spare = Spare::new(Some(&self.membership), token, more);
+        loop {
+            if !self.has_use_for(spare.token()) {
+                return Ok((Greeting::Again, spare.chosen()));
+            }
+            let mut watch = Watch::new(&mut *report);
+            match story(self, Greeting::Further, spare.token(), limits, &mut watch).await {
+                Ok(()) => return Ok((Greeting::Further, spare.chosen())),
+                Err(error) => spare.pass_over(error)?,
+            }
         }
-        let wait = match joining.judge(&assignment, clock::now()) {
-            Verdict::Again(wait) => {
-                freshness = Freshness::Cached;
-                Some(wait)
-            }
-            Verdict::AgainFresh(wait) => {
-                freshness = Freshness::Recomputed;
-                Some(wait)
-            }
-            Verdict::Done => None,
-        };
-        let Some(wait) = wait.filter(|wait| clock::now() + *wait < deadline) else {
-            watch.enter(Stage::Save);
-            let complete = !assignment.nodes.is_empty();
-            work.keep(assignment)?;
-            return Ok(complete);
-        };
-        watch.enter(Stage::Networks);
-        sleep(wait).await;
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! This is where the hands meet: store, server and interface.
 
+mod arrival;
 mod bond;
 mod error;
 mod fence;
@@ -16,6 +17,7 @@ mod outside;
 mod push;
 mod redeem;
 mod rehearse;
+mod request;
 mod resume;
 mod rotate;
 mod round;
@@ -32,19 +34,20 @@ pub use error::{MembershipError, describe};
 pub use gateway::GatewaysInUse;
 pub use glance::{clear_after, clear_deleted, deleted, held, inherited, status, sweep};
 pub use image::{Wiped, remains, wipe};
-pub use join::{Greeting, JoinRequest, Joined, join};
+pub use join::join;
 pub use leave::{Farewell, leave};
 pub use names::{end_names, release_names};
 pub use redeem::forgive;
 pub use rehearse::{Rehearsal, Spending, rehearse};
+pub use request::{Greeting, JoinRequest, Joined, Limits};
 pub use round::{News, Round};
 pub use tunnel::{Look, Tunnel, Whereabouts};
 pub use work::Work;
 
 use crate::{
-    control::{Rest, client_config},
+    control::{Rest, Trust},
     facts,
-    model::{Machine, Membership, Server},
+    model::{Machine, Membership, Policy, Server},
     store::Store,
 };
 
@@ -65,8 +68,9 @@ impl Hands {
         let enrolled = membership.enrolled();
         let server = enrolled.map_or(&membership.server, |enrolled| &enrolled.api);
         let known = enrolled.map(|enrolled| enrolled.server_addresses.clone()).unwrap_or_default();
-        let tls = client_config(self.ca_file.as_ref().or(membership.policy.ca_file.as_ref()).map(PathBuf::as_path))?;
-        Ok(Rest::new(server.clone(), &known, &tls)?)
+        let Policy { allow_http, ca_file, pins, .. } = &membership.policy;
+        let ca_file = self.ca_file.as_ref().or(ca_file.as_ref()).map(PathBuf::as_path);
+        Ok(Rest::new(server.clone(), &known, Trust::new(ca_file, pins, *allow_http)?)?)
     }
 
     /// What this machine says of itself now.

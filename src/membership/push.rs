@@ -28,7 +28,7 @@ impl Work {
     pub fn listen(&self, access: &Access) -> Result<Push, MembershipError> {
         let port = tunnel::listen_port(&self.membership, self.tunnel.last())?;
         let host = control::host(&self.membership, &self.facts(), port);
-        let push = Push::open(access, &self.membership.identity, host, self.rest.tls())?;
+        let push = Push::open(access, &self.membership.identity, host, &self.rest.trust().broker)?;
         self.follow(&push);
         Ok(push)
     }

@@ -64,6 +64,7 @@ impl Work {
                     let (asked, named) = (&response.requested_host, control::stun_servers(&response.server_config));
                     let settled = u16::try_from(asked.listen_port).ok().and_then(NonZeroU16::new);
                     self.look_out(self.membership.policy.listen_port.or(settled).unwrap_or(port), &named);
+                    self.announced.extend(networks.iter().flatten().cloned());
                     self.note_counted(&fingerprint)?;
                     return Ok(Redeemed::Just { networks: networks.map(|names| names.into_iter().collect()) });
                 }
@@ -94,20 +95,44 @@ impl Work {
         self.membership.redeeming().map_or(0, |redeeming| redeeming.attempts)
     }
 
-    /// Puts a further key on its way; nothing is sent yet. Returns whether there is one that was not redeemed here
-    /// before; without a new one it is that which was on its way already.
-    pub(super) fn take_up(&mut self, token: Option<&Token>) -> bool {
+    /// Whether there is a key that was not redeemed here before; without a new one it is that which is on its way.
+    pub(super) fn has_use_for(&self, token: Option<&Token>) -> bool {
         let Some(token) = token else { return self.membership.redeeming().is_some() };
-        match &mut self.membership.phase {
-            Phase::Enrolled(enrolled) if enrolled.fingerprints.contains(&token.fingerprint()) => false,
-            Phase::Enrolled(enrolled) => {
-                // What is known of the same key's earlier way holds on.
-                let known = enrolled.redeeming.take().filter(|known| known.fingerprint == token.fingerprint());
-                enrolled.redeeming = known.or_else(|| Some(Redeeming::new(token)));
-                true
-            }
+        match &self.membership.phase {
+            Phase::Enrolled(enrolled) => !enrolled.fingerprints.contains(&token.fingerprint()),
             Phase::Pending { .. } => true,
         }
+    }
+
+    /// Puts a further key on its way; nothing is sent yet.
+    pub(super) fn take_up(&mut self, token: &Token) {
+        let Phase::Enrolled(enrolled) = &mut self.membership.phase else { return };
+        // What is known of the same key's earlier way holds on.
+        let known = enrolled.redeeming.take().filter(|known| known.fingerprint == token.fingerprint());
+        enrolled.redeeming = known.or_else(|| Some(Redeeming::new(token)));
+    }
+
+    /// Finds out what became of another further key that was sent and never clearly answered, before `token` is sent:
+    /// afterwards nobody could tell which of them brought what.
+    ///
+    /// # Errors
+    /// Those of asking, when there was no clear answer to the end.
+    pub(super) async fn settle_half_sent(&mut self, token: &Token) -> Result<(), MembershipError> {
+        let Phase::Enrolled(enrolled) = &self.membership.phase else { return Ok(()) };
+        let Some(Redeeming { fingerprint, sent_at, .. }) = enrolled.redeeming.clone() else { return Ok(()) };
+        if fingerprint == token.fingerprint() || !self.membership.sent.contains(&fingerprint) {
+            return Ok(());
+        }
+        let was_counted = self.was_counted(&fingerprint, sent_at).await?;
+        tracing::info!(key = fingerprint, was_counted, "an earlier key is settled");
+        if was_counted {
+            return self.note_counted(&fingerprint);
+        }
+        if let Phase::Enrolled(enrolled) = &mut self.membership.phase {
+            enrolled.redeeming = None;
+        }
+        self.membership.sent.remove(&fingerprint);
+        self.save()
     }
 
     /// The server may know more of this host than was heard of: a new host was perhaps taken in, a further key counted.

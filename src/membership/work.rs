@@ -13,17 +13,16 @@ use crate::{
     daemon::clock,
     link::LinkError,
     model::{
-        Assignment, Backend, Chosen, Enrolled, ErrorReport, InterfaceName, Membership, Overrides, Phase, PublicKey,
-        Server, Stage, Switch, Token,
+        Assignment, Backend, Enrolled, ErrorReport, InterfaceName, Membership, NetworkName, Overrides, Phase, Policy,
+        PublicKey, Server, Switch,
     },
     plan::{Peers, Talk},
     store::Lock,
 };
 
 use super::{
-    Greeting, Hands, MembershipError, Round, Tunnel,
+    Hands, MembershipError, Round, Tunnel,
     bond::CheckIns,
-    join,
     names::Resolution,
     outside::Lookout,
     tunnel::{self, Look, Whereabouts},
@@ -32,6 +31,8 @@ use super::{
 /// The right and the means to work on one membership.
 #[derive(Debug)]
 pub struct Work {
+    /// Networks that the server announced and that are not saved yet.
+    pub(super) announced: BTreeSet<NetworkName>,
     pub(super) authenticated_at: Option<Instant>,
     /// Before the lock, under which it is saved in the end.
     pub(super) check_ins: CheckIns,
@@ -75,6 +76,7 @@ impl Work {
         let rest = hands.rest(&membership)?;
         let tunnel = Tunnel::open(backend, &membership)?;
         Ok(Self {
+            announced: BTreeSet::new(),
             authenticated_at: None,
             check_ins: CheckIns::new(hands.store.clone(), membership.server.clone()),
             clarified_at: None,
@@ -253,7 +255,10 @@ impl Work {
         let known = known.unwrap_or_default();
         let api = known.api.filter(|api| self.unreachable.as_ref() != Some(api));
         let redeeming = on_its_way.filter(|redeeming| !fingerprints.contains(&redeeming.fingerprint)).cloned();
+        let mut announced = enrolled.map(|enrolled| enrolled.announced.clone()).unwrap_or_default();
+        announced.extend(self.announced.iter().cloned());
         let phase = Phase::Enrolled(Box::new(Enrolled {
+            announced,
             api: api.unwrap_or_else(|| self.rest.server().clone()),
             assignment,
             fingerprints,
@@ -270,16 +275,6 @@ impl Work {
         MembershipError::Assignment { server: self.membership.server.clone(), source }
     }
 
-    /// Redeems a further key while the membership is in use; returns whether it was redeemed here before.
-    pub async fn redeem_further(
-        &mut self,
-        tokens: &[Token],
-        timeout: Duration,
-        report: &mut (dyn FnMut(Stage) + Send),
-    ) -> Result<(Greeting, Chosen), MembershipError> {
-        join::further(self, tokens, timeout, report).await
-    }
-
     /// Takes over settings that were given now; the server is told with the next check-in.
     ///
     /// # Errors
@@ -289,7 +284,8 @@ impl Work {
         if policy == self.membership.policy {
             return Ok(());
         }
-        if policy.ca_file != self.membership.policy.ca_file {
+        let trust = |policy: &Policy| (policy.allow_http, policy.ca_file.clone(), policy.pins.clone());
+        if trust(&policy) != trust(&self.membership.policy) {
             self.rest = self.hands.rest(&Membership { policy: policy.clone(), ..self.membership.clone() })?;
             self.authenticated_at = None;
         }

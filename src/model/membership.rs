@@ -74,6 +74,9 @@ pub enum Phase {
 pub struct Enrolled {
     /// Where the server wants all further calls.
     pub api: Server,
+    /// Networks that the server said a key of this host grants; empty unless it speaks our extension header.
+    #[serde(default)]
+    pub announced: BTreeSet<NetworkName>,
     /// The last good assignment; brings the interface up without the server.
     pub assignment: Assignment,
     /// Fingerprints of the keys this host has redeemed here.

@@ -11,14 +11,18 @@ mod firewall;
 mod identity;
 mod interface_name;
 mod key;
+mod listed;
 mod membership;
 mod names;
 mod network;
 mod outside;
+mod pin;
 mod policy;
+mod required;
 mod routing;
 mod secret;
 mod server;
+mod span;
 mod stage;
 mod status;
 mod stun;
@@ -43,14 +47,17 @@ pub use names::{
 };
 pub use network::{NetworkName, NetworkNameError};
 pub use outside::{Nat, Outside, Seen};
+pub use pin::{Pin, PinError, Pins};
 pub use policy::{Overlap, Overrides, Policy};
+pub use required::{OnPartial, OnPartialError, Required, Requirement};
 pub use routing::{Family, Neighbour, Route, Rule, Surroundings, Table};
 pub use secret::Secret;
 pub use server::{Server, ServerError};
+pub use span::{Patience, Span, SpanError, Wait};
 pub use stage::Stage;
 pub use status::{
-    AgentStatus, Broken, Class, Contact, Enrolling, ErrorReport, NetworkStatus, NextStep, PeerStatus, PublicEndpoint,
-    PushState, REPORT_VERSION, Report, State, Status, SyncReport,
+    AgentStatus, Broken, Class, Contact, Enrolling, EnrollingState, ErrorReport, NetworkStatus, NextStep, PeerStatus,
+    PublicEndpoint, PushState, REPORT_VERSION, Report, State, Status, SyncReport,
 };
 pub use stun::{StunChoice, StunServer, StunServerError};
 pub use token::{Token, TokenError};

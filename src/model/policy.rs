@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, num::NonZeroU16, path::PathBuf, str::FromStr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{DnsMode, FirewallSetting, StunChoice};
+use super::{DnsMode, FirewallSetting, Pins, Required, StunChoice};
 
 /// Local settings of one membership; saved with it, so that nothing has to be said twice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,8 @@ use super::{DnsMode, FirewallSetting, StunChoice};
 pub struct Policy {
     /// Whether a server may send all of this machine's traffic through a gateway.
     pub accept_default_route: bool,
+    /// Whether a server at a loopback address is talked to by plain HTTP.
+    pub allow_http: bool,
     /// Where networks and ranges behind peers may lie; empty sets no bounds.
     pub allowed_prefixes: Vec<IpNet>,
     /// PEM certificate authority to trust alone for the server, as an absolute path; `None` trusts the system's.
@@ -31,6 +33,10 @@ pub struct Policy {
     pub name: Option<String>,
     /// What becomes of a range that this machine uses already.
     pub overlap: Overlap,
+    /// Keys of which the server's certificates have to have one.
+    pub pins: Pins,
+    /// Networks without which the membership is not complete.
+    pub require: Required,
     /// Who is asked for our public address; `None` takes the servers that the enrollment server names.
     pub stun: Option<StunChoice>,
 }
@@ -79,6 +85,9 @@ impl fmt::Display for Overlap {
 pub struct Overrides {
     /// See [`Policy::accept_default_route`].
     pub accept_default_route: Option<bool>,
+    /// See [`Policy::allow_http`].
+    #[serde(default)]
+    pub allow_http: Option<bool>,
     /// See [`Policy::allowed_prefixes`].
     pub allowed_prefixes: Option<Vec<IpNet>>,
     /// See [`Policy::ca_file`].
@@ -97,6 +106,12 @@ pub struct Overrides {
     pub name: Option<String>,
     /// See [`Policy::overlap`].
     pub overlap: Option<Overlap>,
+    /// See [`Policy::pins`].
+    #[serde(default)]
+    pub pins: Option<Pins>,
+    /// See [`Policy::require`].
+    #[serde(default)]
+    pub require: Option<Required>,
     /// See [`Policy::stun`].
     #[serde(default)]
     pub stun: Option<StunChoice>,
@@ -108,6 +123,7 @@ impl Overrides {
     pub fn or(self, others: Self) -> Self {
         let Self {
             accept_default_route,
+            allow_http,
             allowed_prefixes,
             ca_file,
             dns,
@@ -117,10 +133,13 @@ impl Overrides {
             mtu,
             name,
             overlap,
+            pins,
+            require,
             stun,
         } = self;
         Self {
             accept_default_route: accept_default_route.or(others.accept_default_route),
+            allow_http: allow_http.or(others.allow_http),
             allowed_prefixes: allowed_prefixes.or(others.allowed_prefixes),
             ca_file: ca_file.or(others.ca_file),
             dns: dns.or(others.dns),
@@ -130,6 +149,8 @@ impl Overrides {
             mtu: mtu.or(others.mtu),
             name: name.or(others.name),
             overlap: overlap.or(others.overlap),
+            pins: pins.or(others.pins),
+            require: require.or(others.require),
             stun: stun.or(others.stun),
         }
     }
@@ -138,6 +159,7 @@ impl Overrides {
     pub fn over(&self, saved: Policy) -> Policy {
         let Self {
             accept_default_route,
+            allow_http,
             allowed_prefixes,
             ca_file,
             dns,
@@ -147,10 +169,13 @@ impl Overrides {
             mtu,
             name,
             overlap,
+            pins,
+            require,
             stun,
         } = self.clone();
         Policy {
             accept_default_route: accept_default_route.unwrap_or(saved.accept_default_route),
+            allow_http: allow_http.unwrap_or(saved.allow_http),
             allowed_prefixes: allowed_prefixes.unwrap_or(saved.allowed_prefixes),
             ca_file: ca_file.or(saved.ca_file),
             dns: dns.unwrap_or(saved.dns),
@@ -160,6 +185,8 @@ impl Overrides {
             mtu: mtu.or(saved.mtu),
             name: name.or(saved.name),
             overlap: overlap.unwrap_or(saved.overlap),
+            pins: pins.unwrap_or(saved.pins),
+            require: require.unwrap_or(saved.require),
             stun: stun.or(saved.stun),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
@@ -10,8 +10,14 @@ use serde::{Deserialize, Serialize};
 
 /// A text that is not a server address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a server address like api.example.net or api.example.net:8443")]
-pub struct ServerError(String);
+pub enum ServerError {
+    /// Plain HTTP to somewhere else than this machine.
+    #[error("{0:?} is not talked to, since plain HTTP is only for loopback addresses")]
+    Plain(String),
+    /// Anything else.
+    #[error("{0:?} is not a server address like api.example.net or api.example.net:8443")]
+    Wrong(String),
+}
 
 /// Host and port of a server's HTTPS API; also names the state folder of a membership.
 ///
@@ -30,6 +36,11 @@ impl Server {
         &self.host
     }
 
+    /// Whether the host is an address of this machine alone; a name never counts, since somebody has to resolve it.
+    pub fn is_loopback(&self) -> bool {
+        self.host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+
     /// TCP port of the API.
     pub fn port(&self) -> u16 {
         self.port.unwrap_or(443)
@@ -40,7 +51,13 @@ impl FromStr for Server {
     type Err = ServerError;
 
     fn from_str(text: &str) -> Result<Self, ServerError> {
-        let wrong = || ServerError(text.chars().take(80).collect());
+        let shown = || text.chars().take(80).collect();
+        if let Some(plain) = text.strip_prefix("http://") {
+            // Whether it is really talked to by plain HTTP is the owner's to say.
+            let server = plain.parse().ok().filter(Self::is_loopback);
+            return server.ok_or_else(|| ServerError::Plain(shown()));
+        }
+        let wrong = || ServerError::Wrong(shown());
         let bare = text.strip_prefix("https://").unwrap_or(text);
         let bare = bare.strip_suffix('/').unwrap_or(bare);
         let (host, port) = match bare.rsplit_once(':') {
@@ -144,6 +161,17 @@ mod tests {
         ] {
             assert!(text.parse::<Server>().is_err(), "{text:?} was accepted");
         }
+    }
+
+    #[test]
+    fn plain_http_is_taken_from_loopback_addresses_alone() {
+        for (text, is_loopback) in [("http://127.0.0.1:8080", true), ("http://[::1]:8080/", true)] {
+            assert_eq!(text.parse::<Server>().map(|server| server.is_loopback()), Ok(is_loopback), "{text}");
+        }
+        for text in ["http://localhost", "http://api.example.net", "http://192.0.2.7", "http://0.0.0.0", "http://"] {
+            assert_eq!(text.parse::<Server>(), Err(ServerError::Plain(text.to_owned())));
+        }
+        assert!(!"localhost".parse::<Server>().unwrap().is_loopback());
     }
 
     #[test]

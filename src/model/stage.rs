@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum Stage {
     /// The host proves who it is.
     Authenticate,
+    /// This machine's clock is before the server's certificate: nothing is sent until it is not.
+    Clock,
     /// The interface is configured.
     Interface,
     /// The server's assignment is awaited.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Backend, Connection, DnsStatus, FirewallStatus, InterfaceName, Nat, NetworkName, PublicKey, Relay, RelayChoice,
+    Requirement,
 };
 
 /// Everything about this device's memberships.
@@ -64,6 +65,22 @@ pub struct Enrolling {
     pub next_at: Option<u64>,
     /// The server.
     pub server: String,
+    /// What it is at.
+    #[serde(default)]
+    pub state: EnrollingState,
+}
+
+/// What an enrollment is at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EnrollingState {
+    /// It waits for this machine's clock, which is before the server's certificate; nothing was sent.
+    Clock,
+    /// It is tried now.
+    #[default]
+    Trying,
+    /// It waits for the next attempt.
+    Waiting,
 }
 
 /// One membership as it is now.
@@ -104,12 +121,23 @@ pub struct Status {
     pub public_key: PublicKey,
     /// What was left out of the server's answer.
     pub remarks: Vec<String>,
+    /// What became of each network without which the membership is not complete; empty when the owner requires none.
+    #[schemars(with = "BTreeMap<String, Requirement>")]
+    #[serde(default)]
+    pub required: BTreeMap<NetworkName, Requirement>,
     /// The server.
     pub server: String,
     /// When `state` became what it is, in seconds since 1970; `None` when no agent serves this membership.
     pub since: Option<u64>,
     /// In one word.
     pub state: State,
+}
+
+impl Status {
+    /// Required networks that this host is not usefully in, with what became of them.
+    pub fn unmet(&self) -> impl Iterator<Item = (&NetworkName, Requirement)> {
+        self.required.iter().filter(|(_, requirement)| !requirement.is_met()).map(|(name, found)| (name, *found))
+    }
 }
 
 /// A membership in one word.
@@ -201,6 +229,8 @@ pub struct ErrorReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
+    /// This machine's clock is before the server's certificate.
+    Clock,
     /// The configuration cannot be used.
     Configuration,
     /// The process lacks a right.
@@ -213,6 +243,8 @@ pub enum Class {
     NotEnrolled,
     /// Anything else.
     Other,
+    /// Enrolled, and not in every required network.
+    Partial,
     /// The server refuses the key.
     Refused,
     /// Network, DNS, TLS, clock or server trouble.

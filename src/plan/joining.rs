@@ -17,6 +17,8 @@ pub struct Joining {
     expected: Option<BTreeSet<NetworkName>>,
     /// The last answer with a node in it, and when it first looked like that.
     last: Option<(Assignment, Instant)>,
+    /// Networks that it is not done without.
+    required: BTreeSet<NetworkName>,
 }
 
 /// What to do after a pull.
@@ -26,6 +28,8 @@ pub enum Verdict {
     AgainFresh(Duration),
     /// Pull again after this long.
     Again(Duration),
+    /// The assignment is complete but for required networks: pull again after this long.
+    Await(Duration),
     /// The assignment is complete.
     Done,
 }
@@ -34,7 +38,13 @@ impl Joining {
     /// Starts watching; `expected` are the networks the server announced, if it did, and `before` those that the host
     /// had when a further key was redeemed.
     pub fn new(expected: Option<BTreeSet<NetworkName>>, before: BTreeSet<NetworkName>) -> Self {
-        Self { before, empty_pulls: 0, expected, last: None }
+        Self { before, empty_pulls: 0, expected, last: None, required: BTreeSet::new() }
+    }
+
+    /// The same, not done before the host is in all of `required`.
+    #[must_use]
+    pub fn requiring(self, required: BTreeSet<NetworkName>) -> Self {
+        Self { required, ..self }
     }
 
     /// Judges what a pull brought at `now`: done when every announced network is there, or when two pulls at least
@@ -46,10 +56,11 @@ impl Joining {
             let factor = 1_u32 << (self.empty_pulls - 1).min(5);
             return Verdict::Again(FIRST_DELAY.saturating_mul(factor).min(LAST_DELAY));
         }
-        let announced = |expected: &BTreeSet<NetworkName>| expected.iter().all(|name| pulled.nodes.contains_key(name));
-        if self.expected.as_ref().is_some_and(announced) {
+        let has_all = |names: &BTreeSet<NetworkName>| names.iter().all(|name| pulled.nodes.contains_key(name));
+        if self.expected.as_ref().is_some_and(has_all) && has_all(&self.required) {
             return Verdict::Done;
         }
+        let is_enough = has_all(&self.required);
         match &self.last {
             Some((last, since)) if last.nodes == pulled.nodes && last.leaving == pulled.leaving => {
                 let passed = now.saturating_duration_since(*since);
@@ -57,7 +68,8 @@ impl Joining {
                 let brings_nothing = pulled.nodes.keys().all(|name| self.before.contains(name));
                 let agreement = if brings_nothing { FURTHER_PATIENCE } else { AGREEMENT };
                 match agreement.saturating_sub(passed) {
-                    Duration::ZERO => Verdict::Done,
+                    Duration::ZERO if is_enough => Verdict::Done,
+                    Duration::ZERO => Verdict::Await(LAST_DELAY),
                     left => Verdict::Again(left.min(AGREEMENT)),
                 }
             }
@@ -132,6 +144,19 @@ mod tests {
         let mut same = Joining::new(None, BTreeSet::from(["office".parse().unwrap()]));
         same.judge(&with(&["office"]), start);
         assert_eq!(same.judge(&with(&["office"]), start + FURTHER_PATIENCE), Verdict::Done);
+    }
+
+    #[test]
+    fn a_required_network_is_waited_for_whatever_agrees() {
+        let start = start();
+        let required = ["office", "plant-a"].map(|name| name.parse().unwrap()).into();
+        let mut joining = Joining::new(None, BTreeSet::new()).requiring(required);
+        joining.judge(&with(&["office"]), start);
+
+        let later = start + AGREEMENT;
+        assert_eq!(joining.judge(&with(&["office"]), later), Verdict::Await(LAST_DELAY));
+        assert_eq!(joining.judge(&with(&["office", "plant-a"]), later), Verdict::AgainFresh(AGREEMENT));
+        assert_eq!(joining.judge(&with(&["office", "plant-a"]), later + AGREEMENT), Verdict::Done);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! What a membership looks like from outside.
 
-use std::{collections::BTreeSet, num::NonZeroU16};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU16,
+};
 
 use super::{
     names::{link_domains, own_names},
     target::SESSION_LIFETIME,
 };
 use crate::model::{
-    Backend, ErrorReport, LinkState, Membership, NetworkStatus, Observation, PeerStats, PeerStatus, Phase,
-    PublicEndpoint, Relay, State, Status, Switch, Withheld,
+    Backend, Connection, ErrorReport, LinkState, Membership, NetworkName, NetworkStatus, Observation, PeerStats,
+    PeerStatus, Phase, PublicEndpoint, Relay, Requirement, State, Status, Switch, Withheld,
 };
 
 /// Summarizes a saved membership and what the host shows of it; `backend` is who carries `have`, `withheld` what of the
@@ -62,11 +65,36 @@ pub fn summarize(
         peers: have.map(peers).unwrap_or_default(),
         public_endpoints: public_endpoints(membership, have.and_then(|have| have.device.listen_port)),
         public_key: membership.identity.private_key.public_key(),
+        required: required(membership, withheld),
         remarks: remarks.map(|remark| remark.to_string()).chain(withheld.iter().map(ToString::to_string)).collect(),
         server: membership.server.to_string(),
         since: None,
         state,
     }
+}
+
+/// What became of the networks that the owner requires.
+fn required(membership: &Membership, withheld: &BTreeSet<Withheld>) -> BTreeMap<NetworkName, Requirement> {
+    let enrolled = membership.enrolled();
+    let found = |name: &NetworkName| {
+        let is_announced = enrolled.is_some_and(|enrolled| enrolled.announced.contains(name));
+        let is_left_out = |withheld: &Withheld| match withheld {
+            Withheld::Network { name: left_out, .. } => left_out == name,
+            Withheld::DefaultRoute(_)
+            | Withheld::ListenPort { .. }
+            | Withheld::Mtu { .. }
+            | Withheld::Range { .. }
+            | Withheld::TooWide(_) => false,
+        };
+        match enrolled.and_then(|enrolled| enrolled.assignment.nodes.get(name)).map(|node| node.connection) {
+            Some(Connection::Disconnected) => Requirement::Disconnected,
+            Some(Connection::Connected) if withheld.iter().any(is_left_out) => Requirement::LeftOut,
+            Some(Connection::Connected) => Requirement::Joined,
+            None if is_announced => Requirement::Waiting,
+            None => Requirement::Missing,
+        }
+    };
+    membership.policy.require.names().iter().map(|name| (name.clone(), found(name))).collect()
 }
 
 /// What the owner gave goes before what was found.

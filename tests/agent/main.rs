@@ -8,6 +8,7 @@ mod endpoint;
 mod firewall;
 mod images;
 mod join;
+mod joining;
 mod keys;
 mod lasting;
 mod leave;
@@ -18,6 +19,7 @@ mod scenario;
 mod service;
 mod status;
 mod traffic;
+mod trust;
 mod world;
 
 use std::process::ExitCode;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     cases.extend(firewall::cases());
     cases.extend(images::cases());
     cases.extend(join::cases());
+    cases.extend(joining::cases());
     cases.extend(keys::cases());
     cases.extend(lasting::cases());
     cases.extend(leave::cases());
@@ -37,5 +40,6 @@ fn main() -> ExitCode {
     cases.extend(scenario::cases());
     cases.extend(service::cases());
     cases.extend(traffic::cases());
+    cases.extend(trust::cases());
     lab::trials(cases)
 }

@@ -135,7 +135,7 @@ fn a_certificate_that_does_not_convince(lab: &mut Lab) -> Result<()> {
             fs::write(world.folder.path().join("ca.pem"), other.server.ca_pem())?;
         }
 
-        let output = world.run(&node, &["join", &key])?;
+        let output = world.run(&node, &["join", "--timeout", "2", &key])?;
 
         ended_with(&output, 75, said);
         ended_with(&output, 75, "nothing was sent");

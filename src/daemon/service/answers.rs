@@ -12,7 +12,7 @@ use crate::{
         requests::{self, Kept, Plain, say},
     },
     ipc::{Answer, Call, Failure, JoinOrder, Request, Rights},
-    membership::{JoinRequest, MembershipError},
+    membership::{JoinRequest, Limits, MembershipError},
     model::{Broken, Class, IdentityChoice, NetworkName, Server, State, Status, Token},
 };
 
@@ -160,7 +160,7 @@ impl Service {
     }
 
     fn join(&mut self, call: Call, order: JoinOrder) {
-        let JoinOrder { backend, choice, interface, overrides, spare, timeout, token } = order;
+        let JoinOrder { backend, choice, interface, overrides, spare, timeout, token, wait } = order;
         let tokens: Result<Vec<Token>, _> = token.iter().chain(&spare).map(|token| token.expose().parse()).collect();
         let tokens = match tokens {
             Ok(tokens) => tokens,
@@ -183,7 +183,7 @@ impl Service {
             self.aside(requests::further(call, kept, board, move |progress| Command::Further {
                 overrides: Box::new(overrides),
                 progress,
-                timeout,
+                limits: Limits { timeout, wait },
                 tokens,
             }));
             return;
@@ -212,7 +212,7 @@ impl Service {
         let (token, spare) = (tokens.next(), tokens.collect());
         let server_meant = Some(server.clone());
         let request =
-            JoinRequest { backend, choice, interface, overrides, server: server_meant, spare, timeout, token };
+            JoinRequest { backend, choice, interface, overrides, server: server_meant, spare, timeout, token, wait };
         self.begin_join(call, server, request);
     }
 

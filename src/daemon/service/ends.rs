@@ -64,6 +64,7 @@ impl Service {
                 spare: Vec::new(),
                 timeout: ENROLL_TIMEOUT,
                 token: None,
+                wait: None,
             };
             Enrollment { request, server, taken: None }
         }));
