@@ -308,7 +308,7 @@ fn sentence(greeting: &str) -> &str {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return results")]
-fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+pub(super) fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::from(text))
 }
 

@@ -3,6 +3,7 @@
 mod conceal;
 mod drops;
 mod failure;
+mod inspect;
 mod join;
 mod leave;
 mod log;
@@ -60,6 +61,7 @@ struct Common {
 #[derive(Debug, Subcommand)]
 enum Command {
     Down(switch::Down),
+    Inspect(inspect::Inspect),
     Join(join::Join),
     Leave(leave::Leave),
     Networks(tables::Networks),
@@ -79,6 +81,7 @@ impl Command {
     /// The key on the command line, which must not stay there.
     fn key(&self) -> Option<&Secret> {
         match self {
+            Self::Inspect(inspect) => inspect.key(),
             Self::Join(join) => join.key(),
             Self::Down(_)
             | Self::Leave(_)
@@ -125,6 +128,7 @@ async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let common = &cli.common;
     match &cli.command {
         Command::Down(down) => down.run(common).await,
+        Command::Inspect(inspect) => inspect.run(common).await,
         Command::Join(join) => join.run(common).await,
         Command::Leave(leave) => leave.run(common).await,
         Command::Networks(networks) => networks.run(common).await,

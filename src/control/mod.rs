@@ -7,6 +7,8 @@ pub mod protocol {}
 mod assignment;
 mod document;
 mod failure;
+mod key;
+mod knock;
 mod push;
 mod resolver;
 mod rest;
@@ -20,6 +22,7 @@ pub use assignment::{
 };
 pub use document::{check_in, host, inadmissible_host, update_host};
 pub use failure::{Advice, CertificateProblem, Garbled, Refusal, RestError};
+pub use knock::{Answer, Certificate, Knock, knock};
 pub use push::{Access, PeerSnapshot, Push, PushError, Pushed, SnapshotAge};
 pub use rest::{Freshness, Registered, Rest};
 pub use trust::{TrustError, client_config};

@@ -1,11 +1,10 @@
 //! A join that changes nothing: what would happen, as far as it can be known without spending a use.
 
-use super::{Hands, JoinRequest, MembershipError, join, spare::Spare, tunnel};
+use super::{Hands, JoinRequest, MembershipError, inspect::probe, join, spare::Spare, tunnel};
 use crate::{
-    control::{self, Freshness, Refusal},
-    facts,
+    control::Freshness,
     link::{Link, Memory},
-    model::{Backend, Chosen, InterfaceName, Membership, Server, Status, Token},
+    model::{Backend, Chosen, InterfaceName, Server, Status},
     plan::{self, Change, Trials},
 };
 
@@ -84,26 +83,4 @@ async fn rehearse_once(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal
     let membership = work.imagine(assignment);
     let status = plan::summarize(&membership, after.as_ref(), Some(backend), &withheld, None);
     Ok(Rehearsal { backend, changes, chosen, interface, spends: Spending::Nothing, server, status: Some(status) })
-}
-
-/// Asks whether the server knows the key: a protocol version that no server admits is refused after the key was looked
-/// up and before a use is spent (protocol page, "Order of checks").
-async fn probe(hands: &Hands, membership: &Membership, token: &Token) -> Result<(), MembershipError> {
-    let rest = hands.rest(membership)?;
-    let port = tunnel::listen_port(membership, None)?;
-    let host = control::inadmissible_host(membership, &facts::gather(&[]), port);
-    let Err(error) = rest.register(token.text(), &host).await else {
-        tracing::warn!(
-            "the server took the rehearsal for a registration: a use may be spent, and it knows a host without a name"
-        );
-        return Ok(());
-    };
-    match error.refusal() {
-        Some(Refusal::Version) => Ok(()),
-        Some(refusal) => {
-            let (fingerprint, server) = (token.fingerprint(), membership.server.clone());
-            Err(MembershipError::Refused { attempts: 1, fingerprint, refusal, server })
-        }
-        None => Err(error.into()),
-    }
 }

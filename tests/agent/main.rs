@@ -4,6 +4,7 @@
 mod lab;
 
 mod actions;
+mod doctor;
 mod endpoint;
 mod firewall;
 mod images;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut cases = actions::cases();
+    cases.extend(doctor::cases());
     cases.extend(endpoint::cases());
     cases.extend(firewall::cases());
     cases.extend(images::cases());
