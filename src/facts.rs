@@ -1,5 +1,7 @@
 //! What this machine says about itself; decides nothing.
 
+mod haystack;
+mod leftovers;
 mod machine;
 
 use std::{
