@@ -164,7 +164,7 @@ impl Inspected {
 }
 
 fn told(facts: &KeyFacts) -> String {
-    let KeyFacts { disabled, expires_at, networks, tags, uses_left } = facts;
+    let KeyFacts { disabled, expires_at, networks, ranges: _, tags, uses_left } = facts;
     let list = |names: &std::collections::BTreeSet<String>| match names.len() {
         0 => "none".to_owned(),
         _ => names.iter().cloned().collect::<Vec<_>>().join(", "),

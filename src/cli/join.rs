@@ -12,6 +12,7 @@ use super::{
     print::{self, print_json, print_text},
     progress::{self, Progress},
     prompt,
+    rehearsal::rehearse,
     run::settings,
     serving::{serving, unexpected},
     stop::Stop,
@@ -20,7 +21,7 @@ use crate::{
     config::{Config, Flags, KeyFlags, Keys, Source, Trace, ask_for_keys},
     daemon::{self, Ended, Settings, Start},
     ipc::{Answer, Client, IpcError, JoinOrder, Listener, Request, Rights},
-    membership::{self, Greeting, Hands, JoinRequest, Joined, MembershipError, Rehearsal, Spending},
+    membership::{self, Greeting, Hands, JoinRequest, Joined, MembershipError},
     model::{Backend, Chosen, Class, IdentityChoice, PassedOver, Secret, Stage, Status, Token},
 };
 
@@ -263,35 +264,6 @@ fn print(
         (Some(_) | None, _) => String::new(),
     };
     print_text(&format!("{}\n{taken}{}\n{steps}", sentence(greeting), print::status(status)));
-}
-
-async fn rehearse(hands: &Hands, request: &JoinRequest, json: bool) -> Result<ExitCode, Failure> {
-    let Rehearsal { backend, changes, chosen, interface, spends, server, status } =
-        membership::rehearse(hands, request).await?;
-    let changes: Vec<_> = changes.iter().map(|change| format!("{change:?}")).collect();
-    let spends_a_use = spends == Spending::Key;
-    if json {
-        print_json(&serde_json::json!({
-            "result": "dry-run", "backend": backend, "changes": changes, "interface": interface, "key": chosen.key,
-            "passed_over": chosen.passed_over,
-            "server": server, "spends_a_use": spends_a_use, "status": status,
-        }));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut text =
-        format!("dry run: nothing was spent, saved or changed\nserver {server}, interface {interface} ({backend})\n");
-    match spends {
-        Spending::Key => text.push_str("the server knows the key; joining redeems it and then learns the networks\n"),
-        Spending::Nothing => text.push_str("this host is enrolled already; joining spends nothing\n"),
-    }
-    for change in changes {
-        text.extend(["would: ", &change, "\n"]);
-    }
-    if let Some(status) = status {
-        text.extend(["\n", &print::status(&status)]);
-    }
-    print_text(&text);
-    Ok(ExitCode::SUCCESS)
 }
 
 fn sentence(greeting: &str) -> &str {

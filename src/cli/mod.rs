@@ -1,6 +1,8 @@
 //! The words the user sees: one file per command.
 
+mod checks;
 mod conceal;
+mod doctor;
 mod drops;
 mod failure;
 mod inspect;
@@ -11,6 +13,7 @@ mod prepare_image;
 mod print;
 mod progress;
 mod prompt;
+mod rehearsal;
 mod release_names;
 mod rotate_keys;
 mod run;
@@ -60,6 +63,7 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Doctor(doctor::Doctor),
     Down(switch::Down),
     Inspect(inspect::Inspect),
     Join(join::Join),
@@ -83,7 +87,8 @@ impl Command {
         match self {
             Self::Inspect(inspect) => inspect.key(),
             Self::Join(join) => join.key(),
-            Self::Down(_)
+            Self::Doctor(_)
+            | Self::Down(_)
             | Self::Leave(_)
             | Self::Networks(_)
             | Self::Peers(_)
@@ -127,6 +132,7 @@ pub fn main() -> ExitCode {
 async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let common = &cli.common;
     match &cli.command {
+        Command::Doctor(doctor) => doctor.run(common).await,
         Command::Down(down) => down.run(common).await,
         Command::Inspect(inspect) => inspect.run(common).await,
         Command::Join(join) => join.run(common).await,

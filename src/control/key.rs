@@ -35,10 +35,11 @@ impl Rest {
 }
 
 fn facts(told: &[u8]) -> Option<KeyFacts> {
-    let wire::KeyAnnouncement { disabled, expires_at, networks, tags, uses_left } =
+    let wire::KeyAnnouncement { disabled, expires_at, networks, ranges, tags, uses_left } =
         serde_json::from_slice(told).ok()?;
     let [networks, tags] = [networks, tags].map(|names| names.into_iter().map(printable).collect());
-    Some(KeyFacts { disabled, expires_at, networks, tags, uses_left })
+    let ranges = ranges.iter().filter_map(|range| range.parse().ok()).collect();
+    Some(KeyFacts { disabled, expires_at, networks, ranges, tags, uses_left })
 }
 
 /// What a server says ends up on a terminal.

@@ -20,7 +20,7 @@ pub use assignment::{
     AssignmentError, Candidate, PushedPeers, ServerFacts, assignment, candidates, host_key, name_relays, peer_names,
     pushed_peers, server_facts, stun_servers, told_names,
 };
-pub use document::{check_in, host, inadmissible_host, update_host};
+pub use document::{check_in, host, inadmissible_host, told_of_host, update_host};
 pub use failure::{Advice, CertificateProblem, Garbled, Refusal, RestError};
 pub use knock::{Answer, Certificate, Knock, knock};
 pub use push::{Access, PeerSnapshot, Push, PushError, Pushed, SnapshotAge};

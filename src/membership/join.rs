@@ -232,15 +232,32 @@ fn timed_out(work: &Work, waited: Duration) -> MembershipError {
     MembershipError::TimedOut { attempts: work.attempts(), server: work.membership.server.clone(), waited }
 }
 
-/// Opens the membership for a rehearsal; returns it and whether the host is enrolled with the key at hand.
-pub(super) async fn ready(hands: &Hands, request: &JoinRequest) -> Result<(Work, bool), MembershipError> {
-    let (work, greeting, _) = open(hands, request, Means::Look).await?;
-    Ok((work, greeting == Greeting::Again))
+/// The membership as a join would open it, without its lock; nothing is made or saved.
+pub(super) async fn imagine(hands: &Hands, request: &JoinRequest) -> Result<(Membership, Greeting), MembershipError> {
+    let server = server_of(hands, request)?;
+    match admitted(hands, &server, request.choice, Means::Look).await? {
+        Some(membership) => Ok(resume(membership, request)),
+        None if hands.store.is_set_aside(&server) => Err(MembershipError::Deleted(server)),
+        None => {
+            let token = request.token.as_ref().ok_or_else(|| absent(hands, &server))?;
+            let interface = choose_interface(hands, request, &server).await?;
+            Ok((found(hands, token, interface, request)?, Greeting::New))
+        }
+    }
+}
+
+/// The server that is meant.
+fn server_of(hands: &Hands, request: &JoinRequest) -> Result<Server, MembershipError> {
+    match (&request.token, &request.server) {
+        (Some(token), _) => Ok(token.server().clone()),
+        (None, Some(server)) => Ok(server.clone()),
+        (None, None) => hands.only_server(),
+    }
 }
 
 /// Makes everything ready that needs no server, so that whatever this machine lacks is found before a key is spent.
 async fn prepare(hands: &Hands, request: &JoinRequest) -> Result<(Work, Greeting), MembershipError> {
-    let (mut work, greeting, before) = open(hands, request, Means::Act).await?;
+    let (mut work, greeting, before) = open(hands, request).await?;
     let have = work.tunnel.recent().await?;
     tunnel::refuse_taken_port(&work.membership, have)?;
     if work.has_new_settings && work.membership.enrolled().is_some() {
@@ -257,15 +274,10 @@ async fn prepare(hands: &Hands, request: &JoinRequest) -> Result<(Work, Greeting
 async fn open(
     hands: &Hands,
     request: &JoinRequest,
-    means: Means,
 ) -> Result<(Work, Greeting, Option<InterfaceName>), MembershipError> {
-    let server = match (&request.token, &request.server) {
-        (Some(token), _) => token.server().clone(),
-        (None, Some(server)) => server.clone(),
-        (None, None) => hands.only_server()?,
-    };
+    let server = server_of(hands, request)?;
     let lock = hands.store.lock(&server)?;
-    let saved = admitted(hands, &server, request.choice, means).await?;
+    let saved = admitted(hands, &server, request.choice, Means::Act).await?;
     let mut naming = None;
     let (membership, greeting) = match saved.clone() {
         Some(membership) => resume(membership, request),

@@ -2,7 +2,9 @@
 //!
 //! This is where the hands meet: store, server and interface.
 
+mod abilities;
 mod bond;
+mod doctor;
 mod error;
 mod fence;
 mod found;
@@ -24,11 +26,13 @@ mod seen;
 mod spare;
 mod tunnel;
 mod watch;
+mod way;
 mod work;
 
 use std::path::PathBuf;
 
 pub use bond::HoldWatch;
+pub use doctor::{Belongings, examine_files, examine_machine, examine_membership, search_secrets};
 pub use error::{MembershipError, describe};
 pub use gateway::GatewaysInUse;
 pub use glance::{clear_after, clear_deleted, deleted, held, inherited, status, sweep};

@@ -19,7 +19,6 @@ use super::{
     calls::{Call, Credential},
     documents::{api_host, server_status},
     faults::Mistake,
-    keys::Key,
     parse,
     refusal::Refusal,
     register::Registered,
@@ -92,7 +91,7 @@ fn announce_key(server: &Server, token: &str, refusal: Refusal) -> Result<Respon
     if !server.announces_networks() || !refusal.is_about_version() {
         return Err(refusal);
     }
-    let told = server.read(|world, now| world.key_of_token(token, now).ok().map(Key::announcement))?;
+    let told = server.read(|world, now| world.announcement(token, now))?;
     let told = told.and_then(|told| HeaderValue::from_bytes(&serde_json::to_vec(&told).ok()?).ok());
     let mut response = refusal.into_response();
     if let Some(told) = told {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{keys::Key, redeem::encode_token};
-use crate::control::wire::{EnrollmentKey, KeyAnnouncement, KeyType, Secret};
+use crate::control::wire::{EnrollmentKey, KeyType, Secret};
 
 /// A key as it is listed: the wire's document, and extensions of ours beside it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -51,22 +51,6 @@ impl KeyInfo {
             self.hints.push(format!("it grants {networks} networks: a device that needs one should get a key for one"));
         }
         self
-    }
-}
-
-impl Key {
-    /// What a device is told that asks about the key.
-    pub(super) fn announcement(&self) -> KeyAnnouncement {
-        let document = &self.document;
-        let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
-        let is = |key_type| document.key_type == key_type;
-        KeyAnnouncement {
-            disabled: self.is_disabled,
-            expires_at: is(KeyType::TimeExpiration).then(|| unsigned(document.expiration.unix_seconds())),
-            networks: self.networks().to_vec(),
-            tags: document.groups.clone().unwrap_or_default(),
-            uses_left: is(KeyType::Uses).then(|| unsigned(document.uses_remaining)),
-        }
     }
 }
 

@@ -22,6 +22,7 @@ mod account_api;
 mod acl_api;
 mod acls;
 mod admin_api;
+mod announce;
 mod answers;
 mod audit;
 mod audit_log;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 /// What an enrollment key looks like, with nothing of its value.
@@ -24,6 +25,8 @@ pub struct KeyFacts {
     pub expires_at: Option<u64>,
     /// The networks it grants.
     pub networks: BTreeSet<String>,
+    /// The ranges of those networks.
+    pub ranges: BTreeSet<IpNet>,
     /// The tags that hosts get with it.
     pub tags: BTreeSet<String>,
     /// How often it may still be used; `None` if that is not counted.

@@ -12,6 +12,8 @@ pub struct KeyAnnouncement {
     pub expires_at: Option<u64>,
     /// The networks it grants.
     pub networks: Vec<String>,
+    /// The ranges of those networks.
+    pub ranges: Vec<String>,
     /// The tags that hosts get with it.
     pub tags: Vec<String>,
     /// How often it may still be used; `None` if that is not counted.
