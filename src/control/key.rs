@@ -37,13 +37,13 @@ impl Rest {
 fn facts(told: &[u8]) -> Option<KeyFacts> {
     let wire::KeyAnnouncement { disabled, expires_at, networks, ranges, tags, uses_left } =
         serde_json::from_slice(told).ok()?;
-    let [networks, tags] = [networks, tags].map(|names| names.into_iter().map(printable).collect());
+    let [networks, tags] = [networks, tags].map(|names| names.iter().map(|name| printable(name)).collect());
     let ranges = ranges.iter().filter_map(|range| range.parse().ok()).collect();
     Some(KeyFacts { disabled, expires_at, networks, ranges, tags, uses_left })
 }
 
 /// What a server says ends up on a terminal.
-fn printable(name: String) -> String {
+fn printable(name: &str) -> String {
     name.chars().filter(|character| !character.is_control()).take(200).collect()
 }
 

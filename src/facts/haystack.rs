@@ -85,7 +85,7 @@ impl Haystack {
         for home in homes(&self.passwd) {
             for history in HISTORIES {
                 let path = home.join(history);
-                search.file(&path, Hideout::ShellHistory(path.clone()));
+                search.file(&path, &Hideout::ShellHistory(path.clone()));
             }
         }
         for path in &self.files {
@@ -130,24 +130,24 @@ impl Search<'_> {
         match fs::read_dir(path) {
             Ok(entries) => {
                 for path in entries.filter_map(Result::ok).take(MOST_FILES).map(|entry| entry.path()) {
-                    self.file(&path, Hideout::File(path.clone()));
+                    self.file(&path, &Hideout::File(path.clone()));
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                self.file(path, Hideout::File(path.to_owned()));
+                self.file(path, &Hideout::File(path.to_owned()));
             }
             Err(error) => self.note_unread(path, &error),
         }
     }
 
-    fn file(&mut self, path: &Path, place: Hideout) {
+    fn file(&mut self, path: &Path, place: &Hideout) {
         match fs::metadata(path) {
             // A pipe would never end.
             Ok(found) if !found.is_file() => return,
             Ok(_) => {}
             Err(error) => return self.note_unread(path, &error),
         }
-        let read = File::open(path).and_then(|file| self.stream(file, MOST_OF_FILE, &place));
+        let read = File::open(path).and_then(|file| self.stream(file, MOST_OF_FILE, place));
         if let Err(error) = read {
             self.note_unread(path, &error);
         }

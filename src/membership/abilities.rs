@@ -1,6 +1,5 @@
 //! What this machine can do for a tunnel, as checks; nothing is changed that stays.
 
-use super::{MembershipError, describe};
 use crate::{
     dns, firewall,
     link::{self, LinkError},
@@ -16,7 +15,7 @@ pub(super) async fn backend(forced: Option<Backend>, has: Option<Backend>) -> (O
         Err(error) => refused("tun", error, kernel.is_ok(), "load the tun module, or give the container /dev/net/tun"),
     };
     let chosen = match (forced.or(has), &kernel, &userspace) {
-        (Some(Backend::Kernel), Ok(_), _) | (None, Ok(_), _) => Some(Backend::Kernel),
+        (Some(Backend::Kernel) | None, Ok(_), _) => Some(Backend::Kernel),
         (Some(Backend::Userspace), _, Ok(_)) | (None, Err(LinkError::Absent), Ok(_)) => Some(Backend::Userspace),
         (Some(_) | None, _, _) => None,
     };
@@ -75,9 +74,7 @@ pub(super) async fn resolver(mode: DnsMode) -> Check {
         }
         (Ok(DnsManager::Resolved), _) => Check::ok(ID, format!("{mode}, by systemd-resolved, as root only")),
         (Err(error), DnsMode::Full | DnsMode::Split) => {
-            let text =
-                describe(&MembershipError::Host { action: "resolve names", source: std::io::Error::other(error) });
-            Check::warning(ID, text, "everything but names works; the README says what names take")
+            Check::warning(ID, error.to_string(), "everything but names works; the README says what names take")
         }
     }
 }

@@ -313,14 +313,14 @@ fn ranges(told: &KeyFacts, membership: &Membership) -> Check {
         let found = around.iter().find(|neighbour| overlapping(&neighbour.net.trunc()))?;
         Some(format!("{range} meets {} on {}", found.net.trunc(), found.interface))
     };
-    overlapping(told.ranges.iter().filter_map(meets).collect())
+    overlapping(&told.ranges.iter().filter_map(meets).collect::<Vec<_>>())
 }
 
 fn overlaps(withheld: &BTreeSet<Withheld>) -> Check {
-    overlapping(withheld.iter().map(ToString::to_string).collect())
+    overlapping(&withheld.iter().map(ToString::to_string).collect::<Vec<_>>())
 }
 
-fn overlapping(found: Vec<String>) -> Check {
+fn overlapping(found: &[String]) -> Check {
     if found.is_empty() {
         return Check::ok("overlaps", "nothing known of the networks is in use here");
     }

@@ -1,5 +1,7 @@
 //! What a look at one thing came to, for `agent doctor` and `agent join --dry-run`.
 
+use std::fmt::Display;
+
 use serde::Serialize;
 
 use super::Class;
@@ -58,8 +60,8 @@ impl Check {
 
     /// Says what of several things was looked at.
     #[must_use]
-    pub fn of(self, subject: impl ToString) -> Self {
-        Self { subject: Some(subject.to_string()), ..self }
+    pub fn of(self, subject: impl Display) -> Self {
+        Self { subject: Some(format!("{subject}")), ..self }
     }
 
     fn new(

@@ -30,9 +30,9 @@ pub fn clock(server: Option<u64>, now: u64) -> Check {
     let advice = "set this machine's clock, or have it set by NTP";
     match offset {
         0..=5 => Check::ok(ID, format!("within {offset} s of the server's")),
-        ..=60 => Check::ok(ID, detail),
-        ..=3600 => Check::warning(ID, detail, advice),
-        _ => Check::failed(ID, Class::Temporary, detail, advice),
+        6..=60 => Check::ok(ID, detail),
+        61..=3600 => Check::warning(ID, detail, advice),
+        3601.. => Check::failed(ID, Class::Temporary, detail, advice),
     }
 }
 
@@ -225,7 +225,7 @@ fn after_colon(why: &str) -> String {
 /// Automatic renewal comes weeks before the end.
 const SOON: u64 = 7 * 86_400;
 
-/// WireGuard drops a session this long after its handshake (whitepaper §6.1, REJECT_AFTER_TIME), in seconds.
+/// WireGuard drops a session this long after its handshake (whitepaper §6.1, `REJECT_AFTER_TIME`), in seconds.
 const SESSION_LIFETIME: u64 = 180;
 
 /// What WireGuard adds to a packet over IPv4 and over IPv6, in bytes: the headers of IP and UDP, and 32 of its own.
