@@ -221,6 +221,9 @@ const USUAL_FILES: &[&str] = &[
     "/etc/default/enroll-agent",
     "/run/cloud-init",
     "/var/lib/cloud/instance",
+    "/var/lib/cloud/instance/scripts",
+    "/var/lib/cloud/seed/nocloud",
+    "/var/lib/cloud/seed/nocloud-net",
     "/var/log/cloud-init-output.log",
     "/var/log/cloud-init.log",
 ];

@@ -232,22 +232,8 @@ fn timed_out(work: &Work, waited: Duration) -> MembershipError {
     MembershipError::TimedOut { attempts: work.attempts(), server: work.membership.server.clone(), waited }
 }
 
-/// The membership as a join would open it, without its lock; nothing is made or saved.
-pub(super) async fn imagine(hands: &Hands, request: &JoinRequest) -> Result<(Membership, Greeting), MembershipError> {
-    let server = server_of(hands, request)?;
-    match admitted(hands, &server, request.choice, Means::Look).await? {
-        Some(membership) => Ok(resume(membership, request)),
-        None if hands.store.is_set_aside(&server) => Err(MembershipError::Deleted(server)),
-        None => {
-            let token = request.token.as_ref().ok_or_else(|| absent(hands, &server))?;
-            let interface = choose_interface(hands, request, &server).await?;
-            Ok((found(hands, token, interface, request)?, Greeting::New))
-        }
-    }
-}
-
 /// The server that is meant.
-fn server_of(hands: &Hands, request: &JoinRequest) -> Result<Server, MembershipError> {
+pub(super) fn server_of(hands: &Hands, request: &JoinRequest) -> Result<Server, MembershipError> {
     match (&request.token, &request.server) {
         (Some(token), _) => Ok(token.server().clone()),
         (None, Some(server)) => Ok(server.clone()),
@@ -306,7 +292,7 @@ async fn open(
 }
 
 /// Goes on with a saved membership: the identity stays whatever key is shown.
-fn resume(mut membership: Membership, request: &JoinRequest) -> (Membership, Greeting) {
+pub(super) fn resume(mut membership: Membership, request: &JoinRequest) -> (Membership, Greeting) {
     membership.policy = request.overrides.over(membership.policy);
     membership.switch = Switch::On;
     if let Some(interface) = &request.interface {

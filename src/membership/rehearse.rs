@@ -5,9 +5,13 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Greeting, Hands, JoinRequest, MembershipError, Tunnel, abilities, describe,
+    Greeting, Hands, JoinRequest, MembershipError, Tunnel, abilities,
+    bond::Means,
+    describe,
+    found::{choose_interface, found},
     inspect::probe,
     join,
+    resume::{absent, admitted},
     spare::Spare,
     tunnel::{self, Whereabouts},
     way,
@@ -61,7 +65,7 @@ pub enum Spending {
 /// Only if it is not clear who this host would be: as of a machine that may be a copy, or with nothing to join with.
 pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal, MembershipError> {
     let mut spare = Spare::of(hands, request)?;
-    let (membership, greeting) = join::imagine(hands, &spare.request(request)).await?;
+    let (membership, greeting) = imagine(hands, &spare.request(request)).await?;
     let mut stage = Stage::new(hands, membership);
     stage.machine(request).await;
     let is_answering = stage.server().await;
@@ -86,6 +90,20 @@ pub async fn rehearse(hands: &Hands, request: &JoinRequest) -> Result<Rehearsal,
     let (interface, server) = (membership.interface, membership.server);
     let Play { changes, status, stun: _ } = play;
     Ok(Rehearsal { backend, changes, checks, chosen: spare.chosen(), interface, spends, server, status })
+}
+
+/// The membership as a join would open it, without its lock; nothing is made or saved.
+async fn imagine(hands: &Hands, request: &JoinRequest) -> Result<(Membership, Greeting), MembershipError> {
+    let server = join::server_of(hands, request)?;
+    match admitted(hands, &server, request.choice, Means::Look).await? {
+        Some(membership) => Ok(join::resume(membership, request)),
+        None if hands.store.is_set_aside(&server) => Err(MembershipError::Deleted(server)),
+        None => {
+            let token = request.token.as_ref().ok_or_else(|| absent(hands, &server))?;
+            let interface = choose_interface(hands, request, &server).await?;
+            Ok((found(hands, token, interface, request)?, Greeting::New))
+        }
+    }
 }
 
 /// What is known so far.

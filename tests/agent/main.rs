@@ -8,6 +8,7 @@ mod doctor;
 mod endpoint;
 mod firewall;
 mod images;
+mod inspect;
 mod join;
 mod keys;
 mod lasting;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     cases.extend(endpoint::cases());
     cases.extend(firewall::cases());
     cases.extend(images::cases());
+    cases.extend(inspect::cases());
     cases.extend(join::cases());
     cases.extend(keys::cases());
     cases.extend(lasting::cases());
