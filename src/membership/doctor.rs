@@ -83,8 +83,16 @@ pub async fn examine_membership(hands: &Hands, status: &Status) -> Vec<Check> {
     checks.extend(way);
     checks.extend(mtu(status, seen_mtu).await);
     let is_ours = !matches!(status.state, State::Clone | State::Held | State::Pending | State::Revoked);
-    if let Some(membership) = saved.filter(|saved| is_ours && is_reached && saved.enrolled().is_some()) {
-        checks.extend(known(hands, status, membership).await);
+    match saved.filter(|saved| saved.enrolled().is_some()) {
+        _ if !is_ours => {}
+        Some(membership) if is_reached => checks.extend(known(hands, status, membership).await),
+        seen => {
+            let (detail, advice) = match seen {
+                Some(_) => ("the server could not be asked", "look again when it answers"),
+                None => ("the server was not asked: the saved identity cannot be read", "run as root"),
+            };
+            checks.extend(["endpoint", "forwarding"].map(|id| Check::unknown(id, detail, advice).of(&status.server)));
+        }
     }
     checks
 }
@@ -200,8 +208,13 @@ pub async fn search_secrets(report: Option<&Report>, belongings: Belongings<'_>)
         checks.push(Check::ok(SECRETS, format!("none in {read} places")));
     }
     if !unread.is_empty() || unseen_processes > 0 {
-        let detail = format!("{unseen_processes} processes and {} files could not be read", unread.len());
-        checks.push(Check::unknown("secrets-unseen", detail, "run as root to see them"));
+        let detail = format!("could not be read: processes {unseen_processes}, files {}", unread.len());
+        let advice = if nix::unistd::geteuid().is_root() {
+            "they are closed to root as well, as those of another namespace"
+        } else {
+            "run as root to see them"
+        };
+        checks.push(Check::unknown("secrets-unseen", detail, advice));
     }
     checks
 }

@@ -126,24 +126,39 @@ fn a_doctor_names_what_is_broken(lab: &mut Lab) -> Result<()> {
     let told = json(&node.run(last, DONE)?)?;
     let connection = check(&told, "connection")?;
     assert_eq!((&connection["verdict"], &connection["class"]), (&"failed".into(), &"temporary".into()), "{told}");
+    assert_eq!(check(&told, "endpoint")?["verdict"], "unknown", "{told}");
     Ok(())
 }
 
 fn a_doctor_looks_as_far_as_its_rights_go(lab: &mut Lab) -> Result<()> {
     let node = lab.node("one")?;
+    let world = World::new(lab)?;
+    let service = world.serve(&node, &["--open-status"])?;
+    let key = world.key("team", &["office"], 1)?;
+    let joined = node.run(world.agent(&node, &["join", "-"]).stdin(&key), DONE)?;
+    assert_eq!(joined.exit, Some(Exit::Code(0)), "{joined:?}");
+    fs::set_permissions(world.folder.path(), fs::Permissions::from_mode(0o755))?;
     let arguments =
         ["--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", env!("CARGO_BIN_EXE_agent"), "doctor"];
+    let own = world.own(&node);
     let nobody = Program::new("setpriv").args(arguments).arg("--json").env("HOME", "/nonexistent");
+    let nobody =
+        nobody.env("ENROLL_AGENT_RUNTIME_DIR", own.join("run")).env("ENROLL_AGENT_STATE_DIR", own.join("state"));
 
-    let output = node.run(nobody, DONE)?;
+    let output = node.run(nobody.env("ENROLL_AGENT_CA_FILE", world.folder.path().join("ca.pem")), DONE)?;
 
     if matches!(output.exit, Some(Exit::Code(126 | 127))) {
         return Err(Missing("needs a folder of the build that every user may enter".to_owned()).into());
     }
     let told = json(&output)?;
     assert_eq!(output.exit, Some(Exit::Code(0)), "what cannot be seen is no failure: {told}");
-    assert_eq!(check(&told, "backend")?["verdict"], "unknown", "{told}");
-    Ok(())
+    for id in ["backend", "certificate", "endpoint", "forwarding"] {
+        assert_eq!(check(&told, id)?["verdict"], "unknown", "{id}: {told}");
+    }
+    for id in ["service", "membership", "connection"] {
+        assert_eq!(check(&told, id)?["verdict"], "ok", "{id}: {told}");
+    }
+    stop(&service)
 }
 
 fn secrets_that_were_left_behind_are_found(lab: &mut Lab) -> Result<()> {

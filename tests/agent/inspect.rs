@@ -1,7 +1,7 @@
 //! Looking before joining: `inspect` and `join --dry-run`.
 
 use anyhow::Result;
-use enroll_agent::mock_server::{Flaw, NewKey, Trouble};
+use enroll_agent::mock_server::{Flaw, NewKey, Options, Trouble};
 use serde_json::Value;
 
 use crate::{
@@ -98,6 +98,12 @@ fn a_server_is_asked_about_a_key_for_nothing(lab: &mut Lab) -> Result<()> {
     assert_eq!(json(&spent)?["keys"][0]["online"]["standing"], "used-up");
     assert_eq!(world.server.hosts()?.len(), 1);
     drop(serving);
+
+    let terse = World::with(lab, Options { announce_networks: false, ..Options::default() })?;
+    let known = terse.run(&node, &["inspect", "--online", &terse.key("team", &["office"], 1)?])?;
+    ended_with(&known, 0, "");
+    assert!(known.stdout.join("\n").contains("only joining tells"), "{known:?}");
+    assert_eq!((terse.uses_left("team")?, terse.server.hosts()?.len()), (1, 0));
 
     let gone = world.server.create_key(new_key("gone", &["office"]))?;
     world.server.delete_key(gone.value.expose())?;
