@@ -1,5 +1,7 @@
 //! What this machine says about itself; decides nothing.
 
+mod haystack;
+mod leftovers;
 mod machine;
 
 use std::{
@@ -16,7 +18,11 @@ use nix::{
     sys::utsname,
 };
 
-pub use self::machine::machine;
+pub use self::{
+    haystack::{Haystack, Hideout, Searched},
+    leftovers::{Leftover, forwards, leftovers, mode, owner_of_interface},
+    machine::machine,
+};
 use crate::model::{Facts, InterfaceName, Neighbour, Outside};
 
 /// Gathers the facts; what cannot be read is left empty. Interfaces whose name starts with one of `ours` are skipped.

@@ -73,6 +73,11 @@ impl Failure {
         Self { code: code(failure.class), hint: advice(failure.class).map(str::to_owned), message: failure.message }
     }
 
+    /// Whether it is of that class.
+    pub(super) fn is(&self, class: Class) -> bool {
+        self.code == code(class)
+    }
+
     /// Whether trying again may be enough.
     pub(super) fn is_temporary(&self) -> bool {
         self.code == TEMPORARY

@@ -13,6 +13,7 @@ use super::{
     print::{self, print_json, print_text},
     progress::{self, Progress},
     prompt,
+    rehearsal::rehearse,
     run::settings,
     serving::serving,
     stop::Stop,
@@ -21,7 +22,7 @@ use crate::{
     config::{Config, Flags, KeyFlags, Keys, Source, Trace, ask_for_keys},
     daemon::{self, Ended, Settings, Start},
     ipc::{IpcError, Listener, Rights},
-    membership::{self, Greeting, Hands, JoinRequest, Joined, MembershipError, Rehearsal, Spending, describe},
+    membership::{self, Greeting, Hands, JoinRequest, Joined, MembershipError, describe},
     model::{Backend, Chosen, IdentityChoice, Overrides, PassedOver, Secret, Stage, Status, Token},
 };
 
@@ -251,35 +252,6 @@ pub(super) fn print(
     print_text(&format!("{}\n{taken}{}\n{steps}", sentence(greeting), print::status(status)));
 }
 
-async fn rehearse(hands: &Hands, request: &JoinRequest, json: bool) -> Result<ExitCode, Failure> {
-    let Rehearsal { backend, changes, chosen, interface, spends, server, status } =
-        membership::rehearse(hands, request).await?;
-    let changes: Vec<_> = changes.iter().map(|change| format!("{change:?}")).collect();
-    let spends_a_use = spends == Spending::Key;
-    if json {
-        print_json(&serde_json::json!({
-            "result": "dry-run", "backend": backend, "changes": changes, "interface": interface, "key": chosen.key,
-            "passed_over": chosen.passed_over,
-            "server": server, "spends_a_use": spends_a_use, "status": status,
-        }));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut text =
-        format!("dry run: nothing was spent, saved or changed\nserver {server}, interface {interface} ({backend})\n");
-    match spends {
-        Spending::Key => text.push_str("the server knows the key; joining redeems it and then learns the networks\n"),
-        Spending::Nothing => text.push_str("this host is enrolled already; joining spends nothing\n"),
-    }
-    for change in changes {
-        text.extend(["would: ", &change, "\n"]);
-    }
-    if let Some(status) = status {
-        text.extend(["\n", &print::status(&status)]);
-    }
-    print_text(&text);
-    Ok(ExitCode::SUCCESS)
-}
-
 fn sentence(greeting: &str) -> &str {
     const SENTENCES: [(Greeting, &str); 4] = [
         (Greeting::Again, "already enrolled with this key: nothing was spent"),
@@ -294,7 +266,7 @@ fn sentence(greeting: &str) -> &str {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "clap's value parsers return results")]
-fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+pub(super) fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::from(text))
 }
 

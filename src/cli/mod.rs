@@ -1,8 +1,11 @@
 //! The words the user sees: one file per command.
 
+mod checks;
 mod conceal;
+mod doctor;
 mod drops;
 mod failure;
+mod inspect;
 mod join;
 mod join_served;
 mod leave;
@@ -12,6 +15,7 @@ mod prepare_image;
 mod print;
 mod progress;
 mod prompt;
+mod rehearsal;
 mod release_names;
 mod rotate_keys;
 mod run;
@@ -61,7 +65,9 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Doctor(doctor::Doctor),
     Down(switch::Down),
+    Inspect(inspect::Inspect),
     Join(join::Join),
     Leave(leave::Leave),
     Networks(tables::Networks),
@@ -81,8 +87,10 @@ impl Command {
     /// The key on the command line, which must not stay there.
     fn key(&self) -> Option<&Secret> {
         match self {
+            Self::Inspect(inspect) => inspect.key(),
             Self::Join(join) => join.key(),
-            Self::Down(_)
+            Self::Doctor(_)
+            | Self::Down(_)
             | Self::Leave(_)
             | Self::Networks(_)
             | Self::Peers(_)
@@ -126,7 +134,9 @@ pub fn main() -> ExitCode {
 async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let common = &cli.common;
     match &cli.command {
+        Command::Doctor(doctor) => doctor.run(common).await,
         Command::Down(down) => down.run(common).await,
+        Command::Inspect(inspect) => inspect.run(common).await,
         Command::Join(join) => join.run(common).await,
         Command::Leave(leave) => leave.run(common).await,
         Command::Networks(networks) => networks.run(common).await,

@@ -168,6 +168,11 @@ impl Config {
         })
     }
 
+    /// The configuration file, which need not be there.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Returns what the service should be enrolled with: the keys of this process, and the memberships of the file.
     ///
     /// One that cannot be used hinders no other.

@@ -111,6 +111,13 @@ pub fn inadmissible_host(membership: &Membership, facts: &Facts, listen_port: No
     }
 }
 
+/// What the server tells others of this host: its public addresses, and whether it relays for them.
+pub fn told_of_host(pull: &wire::HostPull) -> (Vec<IpAddr>, bool) {
+    let endpoints = [pull.host.endpoint_ip, pull.host.endpoint_ipv6].into_iter().filter_map(|ip| ip.0);
+    let relays = pull.nodes.iter().flatten().any(|node| node.is_relay || node.is_gateway);
+    (endpoints.filter(|ip| !ip.is_unspecified()).collect(), relays)
+}
+
 /// The machine's name, unless it has none of its own yet, as images on first boot.
 fn host_name(name: &str, host_id: Uuid) -> String {
     match name {

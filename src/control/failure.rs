@@ -218,6 +218,18 @@ impl RestError {
         }
     }
 
+    /// Sorts what ended a TLS handshake.
+    pub(super) fn from_handshake(server: &Server, error: &io::Error) -> Self {
+        let server = server.clone();
+        match find_tls(error) {
+            Some(tls) => match problem(&tls) {
+                Some(problem) => Self::Certificate { problem, server },
+                None => Self::Tls { server, source: tls },
+            },
+            None => Self::Connect { server, source: root(error) },
+        }
+    }
+
     /// Sorts what the HTTP client reports while a request is on its way.
     pub(super) fn from_sending(server: &Server, error: &reqwest::Error) -> Self {
         let server = server.clone();

@@ -8,6 +8,8 @@ mod assignment;
 mod certificate;
 mod document;
 mod failure;
+mod key;
+mod knock;
 mod pinned;
 mod push;
 mod resolver;
@@ -21,8 +23,9 @@ pub use assignment::{
     pushed_peers, server_facts, stun_servers, told_names,
 };
 pub use certificate::{CertificateProblem, ClockProblem};
-pub use document::{check_in, host, inadmissible_host, update_host};
+pub use document::{check_in, host, inadmissible_host, told_of_host, update_host};
 pub use failure::{Advice, Garbled, Refusal, RestError};
+pub use knock::{Answer, Certificate, Knock, knock};
 pub use push::{Access, PeerSnapshot, Push, PushError, Pushed, SnapshotAge};
 pub use rest::{Freshness, Registered, Rest};
 pub use trust::{Trust, TrustError};

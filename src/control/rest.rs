@@ -175,7 +175,7 @@ impl Rest {
         self.confirm(self.request(Method::DELETE, &format!("/api/hosts/{host_id}?force=true"))).await
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let scheme = if self.trust.is_plain(&self.server) { "http" } else { "https" };
         let url = format!("{scheme}://{}:{}{path}", self.server.host(), self.server.port());
         let request = self.client.request(method, url).header(header::ACCEPT, "application/json");
@@ -185,7 +185,7 @@ impl Rest {
         }
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, RestError> {
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, RestError> {
         let sent = request.send().await;
         let response = sent.map_err(|source| RestError::from_sending(&self.server, &source))?;
         if let Some(remote) = response.remote_addr() {
@@ -246,7 +246,7 @@ impl Rest {
         response.ok_or_else(|| RestError::Garbled { server: self.server.clone(), what: Garbled::NotProtocol })
     }
 
-    async fn refusal(&self, response: Response) -> RestError {
+    pub(super) async fn refusal(&self, response: Response) -> RestError {
         let status = response.status().as_u16();
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
@@ -289,7 +289,7 @@ fn client(trust: &Trust, server: &Server, resolver: Resolver) -> Result<Client, 
 }
 
 /// Adds a JSON body without reqwest's own serialiser, whose error would carry the URL.
-trait JsonBody: Sized {
+pub(super) trait JsonBody: Sized {
     fn json_body(self, body: &impl Serialize) -> Result<Self, RestError>;
 }
 

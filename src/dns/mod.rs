@@ -177,6 +177,14 @@ impl Dns {
     }
 }
 
+/// Finds out who resolves names on this machine; nothing is changed.
+///
+/// # Errors
+/// [`DnsError::NoManager`] and [`DnsError::NoDomains`] where nobody does that could be told of domains.
+pub async fn manager(machine: Machine) -> Result<DnsManager, DnsError> {
+    aside(move || Ok(machine.manager()?.kind())).await
+}
+
 async fn open(manager: DnsManager, own: Option<IpAddr>) -> Result<Responder, DnsError> {
     let opened = match manager {
         // A loopback address would be asked for everything: openresolv takes it for a local resolver.

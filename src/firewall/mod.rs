@@ -135,6 +135,11 @@ impl Firewall {
     }
 }
 
+/// Whether this machine has the program that packet filters take.
+pub fn is_installed() -> bool {
+    Program::find().is_some()
+}
+
 /// Returns the interfaces that tables of ours are for, also those that another process made.
 ///
 /// # Errors

@@ -67,6 +67,14 @@ pub async fn around(own: &InterfaceName, server: Option<IpAddr>) -> Result<Aroun
     Ok(around)
 }
 
+/// Largest packet in bytes of each interface in this network namespace, by name.
+///
+/// # Errors
+/// [`LinkError::Failed`] if the kernel does not list them.
+pub async fn interface_mtus() -> Result<BTreeMap<String, u16>, LinkError> {
+    Ok(Netlink::open()?.interfaces().await?.into_iter().map(|found| (found.name, found.mtu)).collect())
+}
+
 struct MainRoute {
     destination: ipnet::IpNet,
     index: u32,

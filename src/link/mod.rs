@@ -25,7 +25,7 @@ use tracing::debug;
 
 use self::netlink::Netlink;
 pub use self::{
-    around::{Around, around},
+    around::{Around, around, interface_mtus},
     events::{Events, HostChange},
     kernel::Kernel,
     memory::Memory,

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     daemon::clock,
-    model::{Chosen, InterfaceName, Membership, NetworkName, Patience, Phase, Redeeming, Stage, Switch, Token},
+    model::{Chosen, InterfaceName, Membership, NetworkName, Patience, Phase, Redeeming, Server, Stage, Switch, Token},
 };
 
 /// Joins: ends with a configured interface and a saved membership, or with an error and nothing half done.
@@ -161,15 +161,18 @@ async fn redeem(work: &mut Work, patience: Instant, watch: &mut Watch<'_>) -> Re
     }
 }
 
-/// Opens the membership for a rehearsal; returns it and whether the host is enrolled with the key at hand.
-pub(super) async fn ready(hands: &Hands, request: &JoinRequest) -> Result<(Work, bool), MembershipError> {
-    let (work, greeting, _) = open(hands, request, Means::Look).await?;
-    Ok((work, greeting == Greeting::Again))
+/// The server that is meant.
+pub(super) fn server_of(hands: &Hands, request: &JoinRequest) -> Result<Server, MembershipError> {
+    match (&request.token, &request.server) {
+        (Some(token), _) => Ok(token.server().clone()),
+        (None, Some(server)) => Ok(server.clone()),
+        (None, None) => hands.only_server(),
+    }
 }
 
 /// Makes everything ready that needs no server, so that whatever this machine lacks is found before a key is spent.
 async fn prepare(hands: &Hands, request: &JoinRequest) -> Result<(Work, Greeting), MembershipError> {
-    let (mut work, greeting, before) = open(hands, request, Means::Act).await?;
+    let (mut work, greeting, before) = open(hands, request).await?;
     let have = work.tunnel.recent().await?;
     tunnel::refuse_taken_port(&work.membership, have)?;
     if work.has_new_settings && work.membership.enrolled().is_some() {
@@ -186,15 +189,10 @@ async fn prepare(hands: &Hands, request: &JoinRequest) -> Result<(Work, Greeting
 async fn open(
     hands: &Hands,
     request: &JoinRequest,
-    means: Means,
 ) -> Result<(Work, Greeting, Option<InterfaceName>), MembershipError> {
-    let server = match (&request.token, &request.server) {
-        (Some(token), _) => token.server().clone(),
-        (None, Some(server)) => server.clone(),
-        (None, None) => hands.only_server()?,
-    };
+    let server = server_of(hands, request)?;
     let lock = hands.store.lock(&server)?;
-    let saved = admitted(hands, &server, request.choice, means).await?;
+    let saved = admitted(hands, &server, request.choice, Means::Act).await?;
     let mut naming = None;
     let (membership, greeting) = match saved.clone() {
         Some(membership) => resume(membership, request),
@@ -223,7 +221,7 @@ async fn open(
 }
 
 /// Goes on with a saved membership: the identity stays whatever key is shown.
-fn resume(mut membership: Membership, request: &JoinRequest) -> (Membership, Greeting) {
+pub(super) fn resume(mut membership: Membership, request: &JoinRequest) -> (Membership, Greeting) {
     membership.policy = request.overrides.over(membership.policy);
     membership.switch = Switch::On;
     if let Some(interface) = &request.interface {

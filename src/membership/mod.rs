@@ -2,14 +2,17 @@
 //!
 //! This is where the hands meet: store, server and interface.
 
+mod abilities;
 mod arrival;
 mod bond;
+mod doctor;
 mod error;
 mod fence;
 mod found;
 mod gateway;
 mod glance;
 mod image;
+mod inspect;
 mod join;
 mod leave;
 mod names;
@@ -25,15 +28,18 @@ mod seen;
 mod spare;
 mod tunnel;
 mod watch;
+mod way;
 mod work;
 
 use std::path::PathBuf;
 
 pub use bond::HoldWatch;
+pub use doctor::{Belongings, examine_files, examine_machine, examine_membership, search_secrets};
 pub use error::{MembershipError, describe};
 pub use gateway::GatewaysInUse;
 pub use glance::{clear_after, clear_deleted, deleted, held, inherited, status, sweep};
 pub use image::{Wiped, remains, wipe};
+pub use inspect::ask_about;
 pub use join::join;
 pub use leave::{Farewell, leave};
 pub use names::{end_names, release_names};

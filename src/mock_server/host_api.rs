@@ -7,7 +7,7 @@ use axum::{
     body::Bytes,
     extract::State,
     http::{HeaderMap, HeaderValue},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -66,11 +66,15 @@ async fn register(State(server): State<Server>, Path(token): Path<String>, bytes
     let key = Some(KeyName::Token(token.clone()));
     let attempt = Attempt { actor: Actor::Device, action: Action::Redeem, key, host };
     let seen = uses_seen(&server, &token).await?;
+    let shown = token.clone();
     let rule = move |world: &mut World, now| {
         world.forget_uses(&token, seen, now);
         world.register(&token, &bytes, when, now)
     };
-    let registered = server.attempt_together(attempt, rule).await?;
+    let registered = match server.attempt_together(attempt, rule).await {
+        Ok(registered) => registered,
+        Err(refusal) => return announce_key(&server, &shown, refusal),
+    };
     let Registered { host, networks } = registered;
     tracing::info!(host = %host.id, name = %host.name, networks = %networks.join(","), "host registered");
     let mut response = answers::text(&RegisterResponse { server_config: server.config(), requested_host: host });
@@ -78,6 +82,20 @@ async fn register(State(server): State<Server>, Path(token): Path<String>, bytes
         && let Ok(names) = HeaderValue::from_str(&networks.join(","))
     {
         response.headers_mut().insert(wire::NETWORKS_HEADER, names);
+    }
+    Ok(response)
+}
+
+/// An extension of ours: who is refused for its version alone is told what the key is good for.
+fn announce_key(server: &Server, token: &str, refusal: Refusal) -> Result<Response, Refusal> {
+    if !server.announces_networks() || !refusal.is_about_version() {
+        return Err(refusal);
+    }
+    let told = server.read(|world, now| world.announcement(token, now))?;
+    let told = told.and_then(|told| HeaderValue::from_bytes(&serde_json::to_vec(&told).ok()?).ok());
+    let mut response = refusal.into_response();
+    if let Some(told) = told {
+        response.headers_mut().insert(wire::KEY_HEADER, told);
     }
     Ok(response)
 }

@@ -22,6 +22,7 @@ mod account_api;
 mod acl_api;
 mod acls;
 mod admin_api;
+mod announce;
 mod answers;
 mod audit;
 mod audit_log;
@@ -142,7 +143,8 @@ pub struct Options {
     pub names: Names,
     /// How hosts are to find out where they are.
     pub discovery: Discovery,
-    /// Names a key's networks in the answer to a registration, which the real server does not.
+    /// Names a key's networks in the answer to a registration, and what a key is good for to whoever asks about it, which
+    /// the real server does not.
     pub announce_networks: bool,
     /// Keeps every request with its body in memory, see [`Faults::observed`].
     pub record_requests: bool,

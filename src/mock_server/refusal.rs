@@ -24,6 +24,16 @@ impl Refusal {
         Self { status: 400, message: message.into() }
     }
 
+    /// A host that speaks a version that no server admits.
+    pub(super) fn version(version: &str) -> Self {
+        Self::bad_request(format!("{BAD_VERSION}: {version}"))
+    }
+
+    /// Whether nothing but the version was wrong, as far as that was looked at.
+    pub(super) fn is_about_version(&self) -> bool {
+        self.message.starts_with(BAD_VERSION)
+    }
+
     pub(super) fn forbidden() -> Self {
         Self { status: 403, message: "forbidden".to_owned() }
     }
@@ -49,3 +59,5 @@ impl IntoResponse for Refusal {
         (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
     }
 }
+
+const BAD_VERSION: &str = "bad client version on register";

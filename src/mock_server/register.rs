@@ -55,7 +55,7 @@ impl World {
             return Err(Refusal::bad_request("host already exists"));
         }
         if !version_is_admitted(&sent.version) {
-            return Err(Refusal::bad_request(format!("bad client version on register: {}", sent.version)));
+            return Err(Refusal::version(&sent.version));
         }
         if sent.traffic_key_public.0.is_none() && sent.os != "iot" {
             return Err(Refusal::bad_request("missing traffic key"));

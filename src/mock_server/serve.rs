@@ -5,11 +5,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
-    http::{Request, Response, StatusCode, header},
+    http::{HeaderValue, Request, Response, StatusCode, header},
     response::IntoResponse,
 };
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use time::{UtcOffset, format_description::well_known::Rfc2822};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -91,7 +92,7 @@ impl Connection {
             Ok(Err(error)) => return debug!(%peer, error = %error, "TLS handshake failed"),
             Err(_) => return debug!(%peer, "TLS handshake took too long"),
         };
-        let service = service_fn(move |request| self.clone().answer(request));
+        let service = service_fn(move |request| self.clone().dated(request));
         let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
@@ -110,6 +111,18 @@ impl Connection {
         if let Err(error) = ended {
             debug!(%peer, error = %error, "connection ended early");
         }
+    }
+
+    /// Answers with a date by the server's clock, however wrong that is.
+    async fn dated(self, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+        let server = self.server.clone();
+        let mut response = self.answer(request).await?;
+        let date = server.now().to_offset(UtcOffset::UTC).format(&Rfc2822).unwrap_or_default();
+        // HTTP writes the zone of mail by its name (RFC 9110 §5.6.7).
+        if let Ok(date) = HeaderValue::from_str(&date.replace("+0000", "GMT")) {
+            response.headers_mut().insert(header::DATE, date);
+        }
+        Ok(response)
     }
 
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {

@@ -4,6 +4,7 @@ mod access;
 mod assignment;
 mod backend;
 mod binding;
+mod check;
 mod chosen;
 mod device;
 mod facts;
@@ -11,6 +12,7 @@ mod firewall;
 mod identity;
 mod interface_name;
 mod key;
+mod key_facts;
 mod listed;
 mod membership;
 mod names;
@@ -33,6 +35,7 @@ pub use access::{Access, AccessRule, PortRange, PortRangeError, Traffic, Verdict
 pub use assignment::{Assignment, Connection, Node, Relay, RelayChoice, Remark};
 pub use backend::{Backend, BackendError};
 pub use binding::{Binding, IdentityChoice, Machine, Trait};
+pub use check::{Check, CheckVerdict};
 pub use chosen::{Chosen, PassedOver};
 pub use device::{Device, LinkState, Observation, Peer, PeerStats};
 pub use facts::Facts;
@@ -40,6 +43,7 @@ pub use firewall::{FirewallSetting, FirewallSettingError, FirewallStatus};
 pub use identity::{Identity, Mac, TrafficKey};
 pub use interface_name::{InterfaceName, InterfaceNameError};
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
+pub use key_facts::{KeyFacts, KeyShape, KeyStanding};
 pub use membership::{Enrolled, Membership, Phase, Redeeming, Switch};
 pub use names::{
     DnsManager, DnsMode, DnsModeError, DnsStatus, DomainName, DomainNameError, DomainUse, HostNames, NameScope,

@@ -6,7 +6,7 @@ use data_encoding::{BASE32, BASE64, BASE64_NOPAD};
 use ring::digest;
 use serde::Deserialize;
 
-use super::{Secret, Server, ServerError};
+use super::{KeyShape, Secret, Server, ServerError};
 
 /// A text that is not an enrollment key. No variant carries any of the key's text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +68,16 @@ impl Token {
     pub fn fingerprint(&self) -> String {
         let hash = digest::digest(&digest::SHA256, self.value.expose().as_bytes());
         BASE32.encode(hash.as_ref()).chars().take(10).collect()
+    }
+
+    /// What it looks like, with nothing of its value.
+    pub fn shape(&self) -> KeyShape {
+        let value = self.value.expose();
+        KeyShape {
+            length: self.text.expose().len(),
+            usual: value.len() == 32 && BASE32.decode(value.as_bytes()).is_ok(),
+            value_length: value.chars().count(),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod binding;
+pub mod checkup;
 mod diff;
 mod firewall;
 mod gateway;
@@ -10,6 +11,7 @@ mod names;
 mod outside;
 mod reverse;
 mod routes;
+mod secrets;
 mod session;
 mod spread;
 mod summary;
@@ -25,6 +27,7 @@ pub use gateway::{Probed, Standing, choose_gateway, is_silent};
 pub use joining::{Joining, Verdict};
 pub use names::{Answers, Found, LinkNames, link_names, own_names};
 pub use outside::look_again;
+pub use secrets::{FoundSecret, SecretKind, SecretScanner};
 pub use session::{Action, Deadline, Event, Hint, Outcome, Peers, Session, Talk, Trouble, Why};
 pub use spread::spread;
 pub use summary::summarize;

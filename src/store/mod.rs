@@ -108,6 +108,17 @@ impl Store {
         }
     }
 
+    /// Whether another process works on the membership with `server`; nothing is made or changed.
+    pub fn is_busy(&self, server: &Server) -> bool {
+        let lock = File::open(self.folder.join(format!("{server}.lock")));
+        lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// The folder of everything that is saved.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Takes the right to choose an interface name, until the choice is saved; waits for others who choose.
     pub fn lock_names(&self) -> Result<Lock, StoreError> {
         let (path, file) = self.lock_file(".interfaces.lock")?;

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::{
+    doctor::verdict,
     lab::{Case, Exit, Lab, Missing, Node, Program, Reached, eventually},
     status::{host_id, peers, stop, wait_for, wait_pushed, wait_up},
     world::{DONE, NOTICED, World, address},
@@ -130,9 +131,13 @@ fn access_rules_are_repaired(lab: &mut Lab) -> Result<()> {
     for damage in ["flush table inet enroll-agent-enroll0", "delete table inet enroll-agent-enroll0"] {
         filter.nft(damage)?;
         assert_ne!(filter.now()?, right, "{damage}");
+        if damage.starts_with("delete") {
+            assert_eq!(verdict(&world, &node, "firewall-table")?, "failed");
+        }
         assert_eq!(world.run(&node, &["sync"])?.exit, Some(Exit::Code(0)));
         assert_eq!(filter.now()?, right, "{damage}");
     }
+    assert_eq!(verdict(&world, &node, "firewall-table")?, "ok");
     let listing = filter.handles()?;
     assert_eq!(world.run(&node, &["sync"])?.exit, Some(Exit::Code(0)));
     assert_eq!(filter.handles()?, listing, "what is right is written again");
@@ -181,6 +186,7 @@ fn without_nft(lab: &mut Lab) -> Result<()> {
 
     let status = wait_for(&world, &one, "the note", |status| status["firewall"]["state"] == "not-enforced")?;
     assert_eq!(status["firewall"]["why"], "the program nft is not installed");
+    assert_eq!(verdict(&world, &one, "firewall-rules")?, "failed");
     assert_eq!((&status["state"], peers(&status)), (&json!("up"), 1));
     assert_eq!(two.connect(SocketAddr::new(there, 80), DONE)?, Reached::Machine);
     stop(&service)?;

@@ -4,9 +4,11 @@
 mod lab;
 
 mod actions;
+mod doctor;
 mod endpoint;
 mod firewall;
 mod images;
+mod inspect;
 mod join;
 mod joining;
 mod keys;
@@ -26,9 +28,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut cases = actions::cases();
+    cases.extend(doctor::cases());
     cases.extend(endpoint::cases());
     cases.extend(firewall::cases());
     cases.extend(images::cases());
+    cases.extend(inspect::cases());
     cases.extend(join::cases());
     cases.extend(joining::cases());
     cases.extend(keys::cases());

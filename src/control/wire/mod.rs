@@ -6,6 +6,7 @@
 //! nil is an `Option`, so that re-encoding keeps `null` apart from `[]`.
 
 mod admin;
+mod announcement;
 mod broker;
 mod encoding;
 pub mod essential;
@@ -27,6 +28,7 @@ pub use crate::model::Secret;
 
 pub use self::{
     admin::{AccessToken, ApiHost, ApiInterface, ApiNode, NamedPeers, Network, PeerInfo, PeerInfoEntry, PendingHost},
+    announcement::KeyAnnouncement,
     broker::{BrokerAddress, BrokerAddressError},
     encoding::{GoBytes, GoIp, IpNet, NetError, UdpAddr, WgKey},
     firewall::{AclRule, EgressInfo, FirewallRule, FwUpdate, IngressInfo},
@@ -45,6 +47,9 @@ pub use self::{
 /// An extension of ours in the answer to a registration: the names of the networks in which it gives the host a node,
 /// with commas between them.
 pub const NETWORKS_HEADER: &str = "enroll-agent-networks";
+
+/// An extension of ours in the answer to a registration that is refused for its version alone: a [`KeyAnnouncement`].
+pub const KEY_HEADER: &str = "enroll-agent-key";
 
 /// A length of time as Go writes it: whole nanoseconds.
 pub type Nanoseconds = i64;
