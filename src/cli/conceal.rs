@@ -12,6 +12,7 @@ use std::{
 
 use nix::sys::{
     memfd::{MFdFlags, memfd_create},
+    prctl,
     resource::{Resource, getrlimit, setrlimit},
 };
 
@@ -52,8 +53,11 @@ fn start_again(argument: Option<&Secret>, variable: Option<&Secret>) -> io::Resu
     Err(command.exec())
 }
 
-/// Keeps keys out of core files, whatever ends the process.
+/// Keeps keys out of core files, whatever ends the process, and its memory from others of the same user.
 pub(super) fn refuse_cores() {
+    if let Err(error) = prctl::set_dumpable(false) {
+        eprintln!("agent: other processes of this user may read keys from memory: {error}");
+    }
     // A service manager that has done so already may not let us.
     if getrlimit(Resource::RLIMIT_CORE) == Ok((0, 0)) {
         return;

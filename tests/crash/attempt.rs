@@ -6,12 +6,12 @@ use std::{
     net::{IpAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use enroll_agent::mock_server::{Handle, NewKey, NewNetwork, start};
 use nix::{
     sys::signal::{Signal, kill},
@@ -34,6 +34,16 @@ pub(crate) struct Plan {
     /// What becomes of the state folder then.
     pub(crate) loss: Loss,
     pub(crate) trouble: &'static Trouble,
+    pub(crate) verb: Verb,
+}
+
+/// Which command enrolls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    /// `agent join`, which goes on serving.
+    Join,
+    /// `agent run` with a key.
+    Run,
 }
 
 /// What an attempt saw.
@@ -57,21 +67,17 @@ impl Plan {
         let mut disk = Disk::new(&world.folder)?;
         self.trouble.begin(&world.server);
 
-        let trace = world.killed_join(self.at, &mut disk)?;
+        let trace = world.killed(self.verb, self.at, &mut disk)?;
         disk.cut(self.loss)?;
         world.await_commit()?;
         let before = world.known()?;
         world.let_doubt_pass()?;
         self.trouble.end(&world.server);
-        let joined = world.second_join()?;
+        let joined = world.second(self.verb)?;
 
         world.judge(&before, &joined)?;
         world.leave(lab, joined)?;
-        let seen = Seen {
-            calls: trace.calls,
-            as_planned: trace.killed_at.is_some(),
-            was_counted: before.hosts == 1,
-        };
+        let seen = Seen { calls: trace.calls, as_planned: trace.killed_at.is_some(), was_counted: before.hosts == 1 };
         Ok(seen)
     }
 }
@@ -142,28 +148,66 @@ impl World {
         self.folder.join("state")
     }
 
-    /// Joins, and dies at a call, or once it has joined, or after a while of waiting.
-    fn killed_join(&self, at: u64, disk: &mut Disk) -> Result<Trace> {
-        let mut command = tracer::traceable(AGENT)?;
-        self.configure(&mut command, &["join", "--key-file"]).arg(self.folder.join("given.key"));
-        let process = Process::start(&mut command, WhenJoined::Kill)?;
-        tracer::trace(process.pid, at, BEFORE_DOUBT, disk)
+    fn enroll(&self, verb: Verb, command: &mut Command) {
+        let arguments: &[&str] = match verb {
+            Verb::Join => &["join"],
+            Verb::Run => &["run", "--spread", "0"],
+        };
+        self.configure(command, arguments).env("ENROLL_AGENT_KEY_FILE", self.folder.join("given.key"));
     }
 
-    fn second_join(&self) -> Result<Joined> {
+    /// Enrolls, and dies at a call, or once that is done, or after a while of waiting.
+    fn killed(&self, verb: Verb, at: u64, disk: &mut Disk) -> Result<Trace> {
+        let mut command = tracer::traceable(AGENT)?;
+        self.enroll(verb, &mut command);
+        let process = Process::start(&mut command, WhenJoined::Kill)?;
+        thread::scope(|scope| {
+            let (ended, end) = mpsc::channel::<()>();
+            // The service says nothing when it has joined.
+            let file = self.state().join(self.server.api()).join("membership.json");
+            let watch = move || {
+                while end.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    if fs::read_to_string(&file).is_ok_and(|text| text.contains("\"phase\": \"enrolled\"")) {
+                        let _ = kill(process.pid, Signal::SIGKILL);
+                    }
+                }
+            };
+            if verb == Verb::Run {
+                scope.spawn(watch);
+            }
+            let trace = tracer::trace(process.pid, at, BEFORE_DOUBT, disk);
+            drop(ended);
+            trace
+        })
+    }
+
+    /// Enrolls to the end; the process goes on.
+    fn second(&self, verb: Verb) -> Result<Joined> {
         let mut command = Command::new(AGENT);
-        self.configure(&mut command, &["join", "--key-file"]).arg(self.folder.join("given.key"));
+        self.enroll(verb, &mut command);
         let mut process = Process::start(&mut command, WhenJoined::GoOn)?;
-        let result = eventually("the result of the second join", JOINED, || {
-            process.result().map(Ok).or_else(|| match process.child.try_wait() {
-                Ok(Some(status)) => Some(Err(anyhow::anyhow!("the second join failed: {status}"))),
+        let result = eventually("the end of the second start", JOINED, || {
+            let found = match verb {
+                Verb::Join => process.result(),
+                Verb::Run => self.status(),
+            };
+            found.map(Ok).or_else(|| match process.child.try_wait() {
+                Ok(Some(status)) => Some(Err(anyhow!("the second start failed: {status}"))),
                 Ok(None) => None,
                 Err(error) => Some(Err(error.into())),
             })
         });
         let result = result.and_then(|result| result).with_context(|| process.said())?;
-        ensure!(result.get("error").is_none(), "the second join failed: {result}");
+        ensure!(result.get("error").is_none(), "the second start failed: {result}");
         Ok(Joined { process, result })
+    }
+
+    /// What the service tells of its membership, once that is up.
+    fn status(&self) -> Option<Value> {
+        self.saved().ok()?.filter(|saved| saved["phase"]["phase"] == "enrolled")?;
+        let output = self.configure(&mut Command::new(AGENT), &["status"]).output().ok()?;
+        let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+        Some(status["memberships"][0].clone()).filter(|membership| membership["state"] == "up")
     }
 
     /// A request that was sent may be counted a moment after its sender's end.
@@ -196,9 +240,11 @@ impl World {
         match self.membership_file() {
             Some(file) => {
                 let text = fs::read(&file)?;
-                Ok(Some(serde_json::from_slice(&text).with_context(|| {
-                    format!("{} is damaged: {:?}", file.display(), String::from_utf8_lossy(&text))
-                })?))
+                Ok(Some(
+                    serde_json::from_slice(&text).with_context(|| {
+                        format!("{} is damaged: {:?}", file.display(), String::from_utf8_lossy(&text))
+                    })?,
+                ))
             }
             None => Ok(None),
         }
@@ -231,13 +277,14 @@ impl World {
         }
         let again = self.registrations() - before.registrations;
         ensure!(before.hosts == 0 || again == 0, "a host that was known registered again");
-        ensure!(again <= 1, "the second join registered {again} times");
+        ensure!(again <= 1, "the second start registered {again} times");
         ensure!(joined.result["state"] == "up", "not up: {}", joined.result);
         let saved = self.saved()?.context("nothing is saved")?;
         ensure!(saved["phase"]["phase"] == "enrolled", "saved as {}", saved["phase"]["phase"]);
         ensure!(saved["sent"].as_array().is_some_and(Vec::is_empty), "keys are on their way: {}", saved["sent"]);
         let api = self.server.api();
-        let expected = [".interfaces.lock".to_owned(), api.clone(), format!("{api}.lock"), format!("{api}/membership.json")];
+        let expected =
+            [".interfaces.lock".to_owned(), api.clone(), format!("{api}.lock"), format!("{api}/membership.json")];
         ensure!(contents(&self.state())? == expected, "state: {:?}", contents(&self.state())?);
         Ok(())
     }
@@ -370,6 +417,9 @@ const AGENT: &str = env!("CARGO_BIN_EXE_agent");
 
 /// Enough that a use too many is counted and not refused.
 const USES: u32 = 5;
+
+/// Between two looks at the state folder.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A join that waits this long waits out its doubt, and is killed in it.
 const BEFORE_DOUBT: Duration = Duration::from_millis(2500);

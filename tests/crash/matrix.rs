@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    attempt::{Plan, Seen},
+    attempt::{Plan, Seen, Verb},
     disk::Loss,
     lab::{Case, Lab, Role, enter},
     troubles::{TROUBLES, Trouble},
@@ -28,6 +28,8 @@ pub(crate) struct Wanted {
     loss: Option<Loss>,
     /// `None` is all.
     trouble: Option<String>,
+    /// `None` takes them in turn.
+    verb: Option<Verb>,
 }
 
 impl Wanted {
@@ -45,6 +47,7 @@ impl Wanted {
             every: value("--every").and_then(|text| text.parse().ok()).unwrap_or(1).max(1),
             loss: value("--loss").and_then(|text| LOSSES.into_iter().find(|loss| word(*loss) == text)),
             trouble: value("--trouble"),
+            verb: value("--verb").and_then(|text| VERBS.into_iter().find(|verb| name(*verb) == text)),
         })
     }
 
@@ -93,12 +96,13 @@ fn sample<const INDEX: usize>(lab: &mut Lab) -> Result<()> {
     let mut random = seed ^ (INDEX as u64) << 32;
     let mut tally = Tally::default();
     let end = Instant::now() + SAMPLE_TIME;
-    let whole = Plan { at: u64::MAX, loss: Loss::None, trouble };
+    let verb = VERBS[usize::try_from(next(&mut random) % 2)?];
+    let whole = Plan { at: u64::MAX, loss: Loss::None, trouble, verb };
     let calls = whole.carry_out(lab).context("killed once it has joined")?.calls;
     while Instant::now() < end && tally.runs < SAMPLE_SIZE {
         let at = next(&mut random) % calls + 1;
         let loss = LOSSES[usize::try_from(next(&mut random) % 3)?];
-        tally.attempt(lab, &Plan { at, loss, trouble });
+        tally.attempt(lab, &Plan { at, loss, trouble, verb });
     }
     ensure!(tally.as_planned > 0, "no call was hit in {} runs", tally.runs);
     ensure!(tally.failures.is_empty(), "seed {seed} ({SEED}), {} runs:\n{}", tally.runs, tally.failures.join("\n"));
@@ -124,7 +128,10 @@ pub(crate) fn run(wanted: &Wanted) -> ExitCode {
         }
     }
     let [runs, as_planned, was_counted, failures] = total;
-    println!("{runs} runs in {} s: {as_planned} killed at a call, {was_counted} after the key was counted", started.elapsed().as_secs());
+    println!(
+        "{runs} runs in {} s: {as_planned} killed at a call, {was_counted} after the key was counted",
+        started.elapsed().as_secs()
+    );
     println!("{failures} failures (a use lost or spent twice, a second host, another identity, something left behind)");
     if failures == 0 && runs > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -172,28 +179,33 @@ fn work(lab: &Lab, wanted: &Wanted, worker: u64, workers: u64) -> ExitCode {
     for trouble in wanted.troubles() {
         let before = (tally.runs, tally.failures.len());
         let started = Instant::now();
-        let whole = Plan { at: wanted.at.unwrap_or(u64::MAX), loss: wanted.loss.unwrap_or(Loss::None), trouble };
-        let calls = tally.attempt(lab, &whole).map_or(0, |seen| seen.calls);
-        let calls = if wanted.at.is_some() { 0 } else { calls };
-        let mut at = 1 + worker * wanted.every;
-        while at <= calls {
-            let turn = usize::try_from(at / wanted.every % 3).unwrap_or_default();
-            tally.attempt(lab, &Plan { at, loss: wanted.loss.unwrap_or(LOSSES[turn]), trouble });
-            at += workers * wanted.every;
+        for verb in VERBS.into_iter().filter(|verb| wanted.verb.is_none_or(|wanted| wanted == *verb)) {
+            let loss = wanted.loss.unwrap_or(Loss::None);
+            let whole = Plan { at: wanted.at.unwrap_or(u64::MAX), loss, trouble, verb };
+            let calls = tally.attempt(lab, &whole).map_or(0, |seen| seen.calls);
+            for at in (1..=calls).filter(|_| wanted.at.is_none()) {
+                // Workers take turns, and so do losses.
+                let turn = at / wanted.every;
+                if at % wanted.every == 0 && turn % workers == worker {
+                    let loss = wanted.loss.unwrap_or(LOSSES[usize::try_from(turn / workers % 3).unwrap_or_default()]);
+                    tally.attempt(lab, &Plan { at, loss, trouble, verb });
+                }
+            }
         }
         for failure in &tally.failures[before.1..] {
             println!("FAILED {failure}");
         }
         let (runs, failures) = (tally.runs - before.0, tally.failures.len() - before.1);
-        println!("{:22} {calls:5} calls {runs:5} runs {failures:3} failures {:5} s", trouble.name, started.elapsed().as_secs());
+        println!("{:22} {runs:5} runs {failures:3} failures {:5} s", trouble.name, started.elapsed().as_secs());
     }
     println!("sum {} {} {} {}", tally.runs, tally.as_planned, tally.was_counted, tally.failures.len());
     ExitCode::SUCCESS
 }
 
 fn replay(plan: &Plan) -> String {
-    let Plan { at, loss, trouble } = plan;
-    format!("cargo test --test crash -- --at {at} --loss {} --trouble {}", word(*loss), trouble.name)
+    let Plan { at, loss, trouble, verb } = plan;
+    let (loss, trouble, verb) = (word(*loss), trouble.name, name(*verb));
+    format!("cargo test --test crash -- --at {at} --loss {loss} --trouble {trouble} --verb {verb}")
 }
 
 fn word(loss: Loss) -> &'static str {
@@ -201,6 +213,13 @@ fn word(loss: Loss) -> &'static str {
         Loss::All => "all",
         Loss::Bytes => "bytes",
         Loss::None => "none",
+    }
+}
+
+fn name(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Join => "join",
+        Verb::Run => "run",
     }
 }
 
@@ -217,6 +236,8 @@ fn next(state: &mut u64) -> u64 {
 }
 
 const LOSSES: [Loss; 3] = [Loss::None, Loss::Bytes, Loss::All];
+
+const VERBS: [Verb; 2] = [Verb::Join, Verb::Run];
 
 /// Attempts of a trouble in the sample, if there is time for them.
 const SAMPLE_SIZE: u64 = 8;

@@ -74,7 +74,8 @@ pub(crate) fn trace(pid: Pid, at: u64, patience: Duration, disk: &mut Disk) -> R
             let _ = kill(pid, Signal::SIGKILL);
         }
     });
-    let mut tracer = Tracer { pid, at, calls: 0, killed_at: None, seen: BTreeSet::from([pid]), syncing: BTreeMap::new() };
+    let mut tracer =
+        Tracer { pid, at, calls: 0, killed_at: None, seen: BTreeSet::from([pid]), syncing: BTreeMap::new() };
     go_on(pid, None)?;
     let followed = tracer.follow(disk);
     drop(ended);
@@ -104,7 +105,12 @@ impl Tracer {
                     let is_first = self.seen.insert(thread);
                     go_on(thread, Some(signal).filter(|signal| !(is_first && *signal == Signal::SIGSTOP)))?;
                 }
-                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..) | WaitStatus::Continued(_) | WaitStatus::StillAlive) => {}
+                Ok(
+                    WaitStatus::Exited(..)
+                    | WaitStatus::Signaled(..)
+                    | WaitStatus::Continued(_)
+                    | WaitStatus::StillAlive,
+                ) => {}
                 Err(Errno::ECHILD) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
@@ -126,7 +132,8 @@ impl Tracer {
         if self.calls == self.at {
             self.killed_at = Some(number);
             kill(self.pid, Signal::SIGKILL)?;
-            return Ok(());
+            // It may be a child's call, and a child goes on.
+            return go_on(thread, None);
         }
         if [libc::SYS_fsync, libc::SYS_fdatasync].contains(&number)
             && let Ok(path) = fs::read_link(format!("/proc/{thread}/fd/{first}"))
