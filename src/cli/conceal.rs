@@ -66,3 +66,16 @@ pub(super) fn refuse_cores() {
         eprintln!("agent: a crash may leave keys in a core file: {error}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_a_core_nor_another_process_shows_memory() {
+        refuse_cores();
+
+        assert_eq!(getrlimit(Resource::RLIMIT_CORE), Ok((0, 0)));
+        assert_eq!(prctl::get_dumpable(), Ok(false));
+    }
+}

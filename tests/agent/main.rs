@@ -6,6 +6,7 @@ mod lab;
 mod actions;
 mod endpoint;
 mod firewall;
+mod hygiene;
 mod images;
 mod join;
 mod keys;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let mut cases = actions::cases();
     cases.extend(endpoint::cases());
     cases.extend(firewall::cases());
+    cases.extend(hygiene::cases());
     cases.extend(images::cases());
     cases.extend(join::cases());
     cases.extend(keys::cases());
