@@ -2,26 +2,23 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
     net::{IpAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError, mpsc},
-    thread::{self, JoinHandle},
+    process::Command,
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use enroll_agent::mock_server::{Handle, NewKey, NewNetwork, start};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 use crate::{
     disk::{Disk, Loss},
     lab::{Lab, eventually},
+    process::{Process, WhenJoined},
     tracer::{self, Trace},
     troubles::{REGISTER, Trouble},
 };
@@ -295,25 +292,20 @@ impl World {
         kill(process.pid, Signal::SIGTERM)?;
         let status = process.wait()?;
         ensure!(status.success(), "stopping ended with {status}: {}", process.said());
-        self.refuse_interfaces(lab)?;
+        refuse_interfaces(lab)?;
         let mut command = Command::new(AGENT);
         let output = self.configure(&mut command, &["leave"]).output()?;
         ensure!(output.status.success(), "leaving failed: {output:?}");
         ensure!(self.server.hosts()?.is_empty(), "the host is still there");
-        self.refuse_interfaces(lab)?;
+        refuse_interfaces(lab)?;
         let expected = [".interfaces.lock".to_owned(), format!("{}.lock", self.server.api())];
         ensure!(contents(&self.state())? == expected, "state after leaving: {:?}", contents(&self.state())?);
         let run = contents(&self.folder.join("run"))?;
-        ensure!(run.iter().all(|name| name.ends_with(".lock")), "left in the runtime folder: {run:?}");
+        ensure!(
+            run.iter().all(|name| Path::new(name).extension().is_some_and(|kind| kind == "lock")),
+            "left in the runtime folder: {run:?}"
+        );
         Ok(())
-    }
-
-    fn refuse_interfaces(&self, lab: &Lab) -> Result<()> {
-        let stray = lab.interfaces()?.into_iter().find(|interface| interface.name.starts_with("enroll"));
-        match stray {
-            Some(interface) => bail!("interface {} is still there", interface.name),
-            None => Ok(()),
-        }
     }
 }
 
@@ -324,75 +316,12 @@ impl Drop for World {
     }
 }
 
-/// What becomes of a process that has joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WhenJoined {
-    GoOn,
-    Kill,
-}
-
-/// A running agent; dropping it kills it.
-struct Process {
-    child: Child,
-    pid: Pid,
-    result: Arc<Mutex<Option<Value>>>,
-    stderr: Arc<Mutex<String>>,
-    readers: Vec<JoinHandle<()>>,
-}
-
-impl Process {
-    fn start(command: &mut Command, then: WhenJoined) -> Result<Self> {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let pid = Pid::from_raw(i32::try_from(child.id())?);
-        let (result, stderr): (Arc<Mutex<_>>, Arc<Mutex<String>>) = (Arc::default(), Arc::default());
-        let stdout = child.stdout.take().context("standard output is piped")?;
-        let mut errors = child.stderr.take().context("standard error is piped")?;
-        let (found, said) = (Arc::clone(&result), Arc::clone(&stderr));
-        let reads_result = thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let Ok(document) = serde_json::from_str(&line) else { continue };
-                *lock(&found) = Some(document);
-                if then == WhenJoined::Kill {
-                    let _ = kill(pid, Signal::SIGKILL);
-                }
-            }
-        });
-        let reads_errors = thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = errors.read_to_end(&mut bytes);
-            lock(&said).push_str(&String::from_utf8_lossy(&bytes));
-        });
-        Ok(Self { child, pid, result, stderr, readers: vec![reads_result, reads_errors] })
+fn refuse_interfaces(lab: &Lab) -> Result<()> {
+    let stray = lab.interfaces()?.into_iter().find(|interface| interface.name.starts_with("enroll"));
+    match stray {
+        Some(interface) => bail!("interface {} is still there", interface.name),
+        None => Ok(()),
     }
-
-    fn result(&self) -> Option<Value> {
-        lock(&self.result).clone()
-    }
-
-    fn wait(&mut self) -> Result<ExitStatus> {
-        let ended = eventually("the agent's end", JOINED, || self.child.try_wait().transpose())??;
-        self.readers.drain(..).for_each(|reader| drop(reader.join()));
-        Ok(ended)
-    }
-
-    /// What it has said, once it has ended; kills it for that.
-    fn said(&mut self) -> String {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        self.readers.drain(..).for_each(|reader| drop(reader.join()));
-        format!("stdout: {:?}\nstderr: {}", self.result(), lock(&self.stderr))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Paths of everything in a folder, in order; none if there is no folder.

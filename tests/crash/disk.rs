@@ -83,7 +83,9 @@ impl Disk {
     }
 
     fn restore(&self, inode: u64, path: &Path, modes: &BTreeMap<u64, u32>) -> io::Result<()> {
-        // What was renamed away since has no mode any more; the owner's alone is the strictest.
+        // What was removed since has no mode any more; it was a file, for its owner alone.
+        let mode = modes.get(&inode).copied().unwrap_or(FILE | 0o600);
+        let is_folder = mode & KIND == FOLDER;
         match self.durable.get(&inode) {
             Some(Kept::File(bytes)) => fs::write(path, bytes)?,
             Some(Kept::Folder(names)) => {
@@ -93,11 +95,10 @@ impl Disk {
                 }
             }
             // Its name was synced and it was not.
-            None if path.extension().is_some() => fs::write(path, [])?,
-            None => fs::create_dir_all(path)?,
+            None if is_folder => fs::create_dir_all(path)?,
+            None => fs::write(path, [])?,
         }
-        let mode = modes.get(&inode).copied().unwrap_or(if path.is_dir() { 0o700 } else { 0o600 });
-        fs::set_permissions(path, Permissions::from_mode(mode))
+        fs::set_permissions(path, Permissions::from_mode(mode & 0o777))
     }
 
     fn truncate(&self, path: &Path) -> io::Result<()> {
@@ -136,7 +137,7 @@ fn modes_below(path: &Path, modes: &mut BTreeMap<u64, u32>) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let path = entry?.path();
         let found = fs::symlink_metadata(&path)?;
-        modes.insert(found.ino(), found.mode() & 0o777);
+        modes.insert(found.ino(), found.mode());
         if found.is_dir() {
             modes_below(&path, modes)?;
         }
@@ -151,3 +152,10 @@ fn empty(folder: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// The bits of a mode that tell what it is of (inode(7)).
+const KIND: u32 = 0o170_000;
+
+const FILE: u32 = 0o100_000;
+
+const FOLDER: u32 = 0o040_000;

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  cargo test --test crash                     a sample of each trouble, other calls each time
-//!  cargo test --test crash -- --all [--every K] [--trouble NAME] [--at N] [--loss none|bytes|all]
+//!  .ci/crash-matrix [--every K] [--trouble NAME] [--verb join|run] [--loss none|bytes|all]
+//!  cargo test --test crash -- --at N [--trouble NAME] [--verb join|run] [--loss none|bytes|all]
 //! ```
 //!
 //! | Trouble | beside | Loss |
@@ -23,6 +24,7 @@ mod lab;
 mod attempt;
 mod disk;
 mod matrix;
+mod process;
 mod tracer;
 mod troubles;
 

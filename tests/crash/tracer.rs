@@ -110,9 +110,9 @@ impl Tracer {
                     | WaitStatus::Signaled(..)
                     | WaitStatus::Continued(_)
                     | WaitStatus::StillAlive,
-                ) => {}
+                )
+                | Err(Errno::EINTR) => {}
                 Err(Errno::ECHILD) => return Ok(()),
-                Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
