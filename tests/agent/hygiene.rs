@@ -88,7 +88,7 @@ fn no_source_of_a_key(lab: &mut Lab) -> Result<()> {
         let unknown = BASE64.encode(
             json!({"server": token["server"], "value": "UNKNOWNUNKNOWNUNKNOWNUNKNOWN1234"}).to_string().as_bytes(),
         );
-        for (key, code) in [(&good, 0), (&unknown, 5), (&good[..good.len() / 2 + 1].to_owned(), 5)] {
+        for (key, code) in [(&good, 0), (&unknown, 5), (&good[..=good.len() / 2].to_owned(), 5)] {
             let mut secrets = Secrets::default();
             secrets.add(key.as_bytes());
             drop(secrets.add_key(key));

@@ -1,7 +1,7 @@
 //! Many attempts: a sample for every day, or all of them by two workers.
 
 use std::{
-    env,
+    env, fs,
     io::{BufRead, BufReader},
     process::{Command, ExitCode, Stdio},
     thread,
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     attempt::{Plan, Seen, Verb},
     disk::Loss,
-    lab::{Case, Lab, Role, enter},
+    lab::{Case, Lab, Missing, Role, enter},
     troubles::{TROUBLES, Trouble},
 };
 
@@ -91,6 +91,9 @@ pub(crate) fn cases() -> Vec<Case> {
 }
 
 fn sample<const INDEX: usize>(lab: &mut Lab) -> Result<()> {
+    if fs::read_to_string(YAMA).is_ok_and(|scope| scope.trim() == "3") {
+        return Err(Missing(format!("needs ptrace, which {YAMA} forbids to everybody")).into());
+    }
     let trouble = &TROUBLES[INDEX];
     let seed = env::var(SEED).ok().and_then(|text| text.parse().ok()).unwrap_or_else(now);
     let mut random = seed ^ (INDEX as u64) << 32;
@@ -248,3 +251,6 @@ const SAMPLE_TIME: Duration = Duration::from_secs(8);
 const SEED: &str = "ENROLL_AGENT_TEST_SEED";
 
 const WORKERS: u64 = 2;
+
+/// Who may trace whom (Documentation/admin-guide/LSM/Yama.rst).
+const YAMA: &str = "/proc/sys/kernel/yama/ptrace_scope";
