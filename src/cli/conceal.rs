@@ -12,6 +12,7 @@ use std::{
 
 use nix::sys::{
     memfd::{MFdFlags, memfd_create},
+    prctl,
     resource::{Resource, getrlimit, setrlimit},
 };
 
@@ -52,13 +53,29 @@ fn start_again(argument: Option<&Secret>, variable: Option<&Secret>) -> io::Resu
     Err(command.exec())
 }
 
-/// Keeps keys out of core files, whatever ends the process.
+/// Keeps keys out of core files, whatever ends the process, and its memory from others of the same user.
 pub(super) fn refuse_cores() {
+    if let Err(error) = prctl::set_dumpable(false) {
+        eprintln!("agent: other processes of this user may read keys from memory: {error}");
+    }
     // A service manager that has done so already may not let us.
     if getrlimit(Resource::RLIMIT_CORE) == Ok((0, 0)) {
         return;
     }
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
         eprintln!("agent: a crash may leave keys in a core file: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_a_core_nor_another_process_shows_memory() {
+        refuse_cores();
+
+        assert_eq!(getrlimit(Resource::RLIMIT_CORE), Ok((0, 0)));
+        assert_eq!(prctl::get_dumpable(), Ok(false));
     }
 }

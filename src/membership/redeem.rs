@@ -209,18 +209,20 @@ impl Work {
     /// Those of asking, when there was no clear answer to the end: a server that cannot be asked is not sent the key.
     async fn was_counted(&mut self, fingerprint: &str, sent_at: Option<u64>) -> Result<bool, MembershipError> {
         let passed = sent_at.map_or(DOUBT, |at| Duration::from_secs(clock::unix_seconds().saturating_sub(at)));
-        let deadline = clock::now() + DOUBT.saturating_sub(passed);
+        let (started, doubt) = (clock::now(), DOUBT.saturating_sub(passed));
         let mut failures = 0;
         loop {
-            let clear = match self.ask_whether_counted().await {
+            let answer = match self.ask_whether_counted().await {
                 // Perhaps it was another key that the server counted: then this one is still to be shown.
                 Ok(true) => return Ok(self.membership.sent.contains(fingerprint)),
                 Ok(false) | Err(MembershipError::Deleted(_)) => Ok(()),
                 Err(MembershipError::Rest(error)) if error.advice() != Advice::Broken => Err(error.into()),
                 Err(error) => return Err(error),
             };
-            if clock::now() >= deadline {
-                return clear.map(|()| false);
+            // A question that got lost is asked again, however long ago the key was sent.
+            let patience = if answer.as_ref().is_err_and(is_temporary) { DOUBT } else { doubt };
+            if clock::now() >= started + patience {
+                return answer.map(|()| false);
             }
             failures += 1;
             sleep(plan::backoff(failures, 128, None).min(LONGEST_QUESTION_GAP)).await;
@@ -251,6 +253,10 @@ pub fn forgive(hands: &Hands, server: &Server) -> Result<(), MembershipError> {
         hands.store.save(&membership)?;
     }
     Ok(())
+}
+
+fn is_temporary(error: &MembershipError) -> bool {
+    matches!(error, MembershipError::Rest(error) if matches!(error.advice(), Advice::RetryAfter(_)))
 }
 
 /// Leaves out what was learnt of relays beside their ids, which comes and goes.

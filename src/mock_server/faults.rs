@@ -53,6 +53,8 @@ pub enum Fault {
     },
     /// Handles the request, announces the whole answer and closes the connection after this many bytes of its body.
     Truncate(usize),
+    /// Handles the request twice and answers what came of it the second time; what a proxy that tries again does.
+    Twice,
 }
 
 mod milliseconds {

@@ -136,8 +136,9 @@ impl Connection {
         let faults = self.server.faults().clone();
         faults.observe(parts.method.as_str(), &path, &body);
         debug!(method = %parts.method, path = %redact(&path), "request");
-        let handle = |body: Bytes| async {
-            match self.router.oneshot(Request::from_parts(parts, Body::from(body))).await {
+        let handle = async |body: Bytes| {
+            let request = Request::from_parts(parts.clone(), Body::from(body));
+            match self.router.clone().oneshot(request).await {
                 Ok(response) => response,
                 Err(never) => match never {},
             }
@@ -170,6 +171,10 @@ impl Connection {
                 Ok((status, [(header::CONTENT_TYPE, content_type)], body).into_response())
             }
             Fault::Truncate(length) => spoil::truncated(handle(body).await, length).await,
+            Fault::Twice => {
+                handle(body.clone()).await;
+                Ok(handle(body).await)
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ mod actions;
 mod doctor;
 mod endpoint;
 mod firewall;
+mod hygiene;
 mod images;
 mod inspect;
 mod join;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     cases.extend(doctor::cases());
     cases.extend(endpoint::cases());
     cases.extend(firewall::cases());
+    cases.extend(hygiene::cases());
     cases.extend(images::cases());
     cases.extend(inspect::cases());
     cases.extend(join::cases());

@@ -19,6 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("a_key_the_server_refuses_leaves_nothing", a_key_the_server_refuses_leaves_nothing),
         ("a_server_that_cannot_be_reached_costs_nothing", a_server_that_cannot_be_reached),
         ("a_server_that_answers_nonsense_is_temporary", a_server_that_answers_nonsense),
+        ("a_lost_question_about_a_key_is_asked_again", a_lost_question_about_a_key),
         ("a_certificate_that_does_not_convince_costs_nothing", a_certificate_that_does_not_convince),
         ("an_interface_of_somebody_else_is_left_alone", an_interface_of_somebody_else),
         ("a_machine_without_any_backend_spends_nothing", a_machine_without_any_backend),
@@ -117,6 +118,27 @@ fn a_server_that_answers_nonsense(lab: &mut Lab) -> Result<()> {
     assert_eq!((world.uses_left("team")?, world.server.hosts()?.len()), (0, 1));
     let (_serving, joined) = world.join(&node, &key, &[])?;
     assert_eq!(joined["state"], "up", "nothing was lost");
+    Ok(())
+}
+
+fn a_lost_question_about_a_key(lab: &mut Lab) -> Result<()> {
+    let node = lab.node("one")?;
+    let world = World::new(lab)?;
+    let key = world.key("team", &["office"], 2)?;
+    world.server.faults().inject(1, "/api/v1/host/register", Fault::DropBeforeCommit);
+    let unclear = world.run(&node, &["join", "--timeout", "1", &key])?;
+    // As if that were so long ago that the key may be sent at once, if only the server says that it has no such host.
+    let file = world.own(&node).join("state").join(world.server.api()).join("membership.json");
+    let mut saved: Value = serde_json::from_str(&fs::read_to_string(&file)?)?;
+    let sent_at = saved["phase"]["redeeming"]["sent_at"].as_u64().context("never sent")?;
+    saved["phase"]["redeeming"]["sent_at"] = (sent_at - 60).into();
+    fs::write(&file, saved.to_string())?;
+    world.server.faults().inject(1, "/api/hosts/adm/authenticate", Fault::DropBeforeCommit);
+
+    let (_serving, joined) = world.join(&node, &key, &[])?;
+
+    ended_with(&unclear, 75, "did not take this host in");
+    assert_eq!((joined["state"].as_str(), world.uses_left("team")?), (Some("up"), 1));
     Ok(())
 }
 
