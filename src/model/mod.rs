@@ -6,11 +6,13 @@ mod backend;
 mod binding;
 mod chosen;
 mod device;
+mod event;
 mod facts;
 mod firewall;
 mod identity;
 mod interface_name;
 mod key;
+mod leaving;
 mod membership;
 mod names;
 mod network;
@@ -31,11 +33,13 @@ pub use backend::{Backend, BackendError};
 pub use binding::{Binding, IdentityChoice, Machine, Trait};
 pub use chosen::{Chosen, PassedOver};
 pub use device::{Device, LinkState, Observation, Peer, PeerStats};
+pub use event::{Event, EventKind, Part, PartGateway, Subject};
 pub use facts::Facts;
 pub use firewall::{FirewallSetting, FirewallSettingError, FirewallStatus};
 pub use identity::{Identity, Mac, TrafficKey};
 pub use interface_name::{InterfaceName, InterfaceNameError};
 pub use key::{KeyError, PresharedKey, PrivateKey, PublicKey};
+pub use leaving::{Leaving, LeavingStatus, Listed};
 pub use membership::{Enrolled, Membership, Phase, Redeeming, Switch};
 pub use names::{
     DnsManager, DnsMode, DnsModeError, DnsStatus, DomainName, DomainNameError, DomainUse, HostNames, NameScope,

@@ -3,6 +3,7 @@
 mod backoff;
 mod binding;
 mod diff;
+mod events;
 mod firewall;
 mod gateway;
 mod joining;
@@ -20,6 +21,7 @@ mod vigil;
 pub use backoff::{MAX_DELAY, backoff};
 pub use binding::{Bond, KNOWN_WITHIN, Word, bind, bond, unbound, word};
 pub use diff::{Change, diff};
+pub use events::events;
 pub use firewall::{Line, Ruleset, Wall, wall};
 pub use gateway::{Probed, Standing, choose_gateway, is_silent};
 pub use joining::{Joining, Verdict};
