@@ -1,6 +1,7 @@
 //! What this machine says about itself; decides nothing.
 
 mod machine;
+mod netclient;
 
 use std::{
     fs, io,
@@ -16,7 +17,10 @@ use nix::{
     sys::utsname,
 };
 
-pub use self::machine::machine;
+pub use self::{
+    machine::machine,
+    netclient::{netclient_files, running_netclient},
+};
 use crate::model::{Facts, InterfaceName, Neighbour, Outside};
 
 /// Gathers the facts; what cannot be read is left empty. Interfaces whose name starts with one of `ours` are skipped.

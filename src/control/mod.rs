@@ -7,6 +7,7 @@ pub mod protocol {}
 mod assignment;
 mod document;
 mod failure;
+mod netclient;
 mod push;
 mod resolver;
 mod rest;
@@ -20,6 +21,7 @@ pub use assignment::{
 };
 pub use document::{check_in, host, inadmissible_host, update_host};
 pub use failure::{Advice, CertificateProblem, Garbled, Refusal, RestError};
+pub use netclient::{NetclientError, Takeover, takeover};
 pub use push::{Access, PeerSnapshot, Push, PushError, Pushed, SnapshotAge};
 pub use rest::{Freshness, Registered, Rest};
 pub use trust::{TrustError, client_config};
