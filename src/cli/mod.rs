@@ -3,6 +3,7 @@
 mod conceal;
 mod drops;
 mod failure;
+mod import;
 mod join;
 mod leave;
 mod log;
@@ -10,6 +11,7 @@ mod prepare_image;
 mod print;
 mod progress;
 mod prompt;
+mod receipts;
 mod release_names;
 mod rotate_keys;
 mod run;
@@ -28,6 +30,7 @@ use clap::{Parser, Subcommand};
 use self::failure::Failure;
 use crate::{
     config::{Config, ConfigError, Flags, Places},
+    hooks::Hooks,
     membership::Hands,
     model::Secret,
     store::Store,
@@ -60,11 +63,13 @@ struct Common {
 #[derive(Debug, Subcommand)]
 enum Command {
     Down(switch::Down),
+    Import(import::Import),
     Join(join::Join),
     Leave(leave::Leave),
     Networks(tables::Networks),
     Peers(tables::Peers),
     PrepareImage(prepare_image::PrepareImage),
+    Receipts(receipts::ReceiptsCommand),
     #[command(hide = true)]
     ReleaseNames(release_names::ReleaseNames),
     RotateKeys(rotate_keys::RotateKeys),
@@ -81,10 +86,12 @@ impl Command {
         match self {
             Self::Join(join) => join.key(),
             Self::Down(_)
+            | Self::Import(_)
             | Self::Leave(_)
             | Self::Networks(_)
             | Self::Peers(_)
             | Self::PrepareImage(_)
+            | Self::Receipts(_)
             | Self::ReleaseNames(_)
             | Self::RotateKeys(_)
             | Self::Run(_)
@@ -125,11 +132,13 @@ async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let common = &cli.common;
     match &cli.command {
         Command::Down(down) => down.run(common).await,
+        Command::Import(import) => import.run(common).await,
         Command::Join(join) => join.run(common).await,
         Command::Leave(leave) => leave.run(common).await,
         Command::Networks(networks) => networks.run(common).await,
         Command::Peers(peers) => peers.run(common).await,
         Command::PrepareImage(prepare) => prepare.run(common).await,
+        Command::Receipts(receipts) => receipts.run(common),
         Command::ReleaseNames(release) => release.run(common).await,
         Command::RotateKeys(rotate) => rotate.run(common).await,
         Command::Run(run) => run.run(common).await,
@@ -150,6 +159,7 @@ fn hands(config: &Config) -> Hands {
     Hands {
         ca_file: config.overrides.ca_file.clone(),
         hardware_uuid: config.hardware_uuid(),
+        hooks: Hooks::new(config.hooks_dir()),
         store: Store::new(config.state_dir.clone()),
     }
 }

@@ -9,6 +9,7 @@ mod found;
 mod gateway;
 mod glance;
 mod image;
+mod import;
 mod join;
 mod leave;
 mod names;
@@ -21,30 +22,34 @@ mod rotate;
 mod round;
 mod seen;
 mod spare;
+mod tell;
 mod tunnel;
 mod watch;
 mod work;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 pub use bond::HoldWatch;
 pub use error::{MembershipError, describe};
 pub use gateway::GatewaysInUse;
 pub use glance::{clear_after, clear_deleted, deleted, held, inherited, status, sweep};
 pub use image::{Wiped, remains, wipe};
+pub use import::{Depth, ImportError, Imported, find, import};
 pub use join::{Greeting, JoinRequest, Joined, join};
-pub use leave::{Farewell, leave};
+pub use leave::{Farewell, PATIENCE, SignOff, finish_leaves, leave, settle, sign_off};
 pub use names::{end_names, release_names};
 pub use redeem::forgive;
 pub use rehearse::{Rehearsal, Spending, rehearse};
 pub use round::{News, Round};
+pub use tell::tell_ended;
 pub use tunnel::{Look, Tunnel, Whereabouts};
 pub use work::Work;
 
 use crate::{
     control::{Rest, client_config},
     facts,
-    model::{Machine, Membership, Server},
+    hooks::Hooks,
+    model::{Machine, Membership, Policy, Server},
     store::Store,
 };
 
@@ -55,6 +60,8 @@ pub struct Hands {
     pub ca_file: Option<PathBuf>,
     /// The hardware's UUID, where somebody with more rights read it for this process.
     pub hardware_uuid: Option<String>,
+    /// Programs of the machine's owner that are told what happens.
+    pub hooks: Hooks,
     /// Memberships on disk.
     pub store: Store,
 }
@@ -65,8 +72,13 @@ impl Hands {
         let enrolled = membership.enrolled();
         let server = enrolled.map_or(&membership.server, |enrolled| &enrolled.api);
         let known = enrolled.map(|enrolled| enrolled.server_addresses.clone()).unwrap_or_default();
-        let tls = client_config(self.ca_file.as_ref().or(membership.policy.ca_file.as_ref()).map(PathBuf::as_path))?;
-        Ok(Rest::new(server.clone(), &known, &tls)?)
+        self.rest_at(server, &known, &membership.policy)
+    }
+
+    /// The same at a given address, known to be at `known`.
+    fn rest_at(&self, server: &Server, known: &BTreeSet<IpAddr>, policy: &Policy) -> Result<Rest, MembershipError> {
+        let tls = client_config(self.ca_file.as_ref().or(policy.ca_file.as_ref()).map(PathBuf::as_path))?;
+        Ok(Rest::new(server.clone(), known, &tls)?)
     }
 
     /// What this machine says of itself now.
@@ -74,7 +86,8 @@ impl Hands {
         facts::machine(self.hardware_uuid.as_deref())
     }
 
-    /// Returns the only membership's server; without any, the server of the only one that is another machine's.
+    /// Returns the only membership's server; without any, the server of the only one that is another machine's, or of the
+    /// only one that was left.
     ///
     /// # Errors
     /// [`MembershipError::NotEnrolled`] if there is none, [`MembershipError::Several`] if there are more.
@@ -82,6 +95,11 @@ impl Hands {
         let mut servers = self.store.servers()?;
         if servers.is_empty() {
             servers = self.store.servers_inherited()?;
+        }
+        if servers.is_empty() {
+            servers = self.store.queued()?.into_iter().map(|leaving| leaving.server).collect();
+            servers.sort();
+            servers.dedup();
         }
         match (servers.pop(), servers.is_empty()) {
             (Some(server), true) => Ok(server),
