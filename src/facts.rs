@@ -3,6 +3,7 @@
 mod haystack;
 mod leftovers;
 mod machine;
+mod netclient;
 
 use std::{
     fs, io,
@@ -22,6 +23,7 @@ pub use self::{
     haystack::{Haystack, Hideout, Searched},
     leftovers::{Leftover, forwards, leftovers, mode, owner_of_interface},
     machine::machine,
+    netclient::{netclient_files, running_netclient},
 };
 use crate::model::{Facts, InterfaceName, Neighbour, Outside};
 

@@ -31,7 +31,7 @@
 //! |---|---|---|---|
 //! | 1 Words | [`model`] | std, serde, ipnet, keys | other modules, I/O, clock, async, logging |
 //! | 2 Mind | [`plan`] | `model` | I/O, clock, randomness, async, logging |
-//! | 3 Hands | [`control`], [`dns`], [`endpoint`], [`facts`], [`firewall`], [`ipc`], [`link`], [`store`] | `model`, the values of `plan` | each other, printing, deciding |
+//! | 3 Hands | [`control`], [`dns`], [`endpoint`], [`facts`], [`firewall`], [`hooks`], [`ipc`], [`link`], [`store`] | `model`, the values of `plan` | each other, printing, deciding |
 //! | 4 Will | [`membership`], [`daemon`] | all above; the only place where two hands meet | printing, exiting |
 //! | 5 Face | `main`, [`cli`], [`config`] | layer 4, stdout, exit codes, environment | WireGuard, the server's JSON |
 //!
@@ -46,6 +46,7 @@ pub mod dns;
 pub mod endpoint;
 pub mod facts;
 pub mod firewall;
+pub mod hooks;
 pub mod ipc;
 pub mod link;
 pub mod membership;

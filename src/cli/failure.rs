@@ -7,7 +7,7 @@ use crate::{
     control::{CertificateProblem, Garbled, Refusal, RestError},
     ipc::{self, IpcError},
     link::LinkError,
-    membership::MembershipError,
+    membership::{ImportError, MembershipError},
     model::{Class, ErrorReport},
     store::StoreError,
 };
@@ -218,6 +218,7 @@ fn hint(error: &MembershipError) -> Option<String> {
         MembershipError::Firewall(_) => "`nft list tables` shows it; start the agent again, or remove it with nft",
         MembershipError::Held { .. } | MembershipError::Inherited(_) => HELD_HINT,
         MembershipError::Host { .. } | MembershipError::Push(_) => return None,
+        MembershipError::Import(error) => import_hint(error),
         MembershipError::Link(error) => return link_hint(error),
         MembershipError::NoNetworks { .. } => {
             "the key is redeemed; an administrator may have to approve this host. Run `agent join` again to go on waiting"
@@ -254,6 +255,18 @@ fn hint(error: &MembershipError) -> Option<String> {
         }
     };
     Some(text.to_owned())
+}
+
+fn import_hint(error: &ImportError) -> &'static str {
+    match error {
+        ImportError::AtWork(_) | ImportError::Interface(_) => {
+            "run `systemctl disable --now netclient`, and `ip link delete netmaker` if its interface stays"
+        }
+        ImportError::Netclient(_) => "nothing was changed; join with a new key instead",
+        ImportError::Nothing(_) => "give its folder with --dir",
+        ImportError::Read { .. } => "run as root",
+        ImportError::Taken(_) => "run `agent leave` first if netclient's enrollment is the one to keep",
+    }
 }
 
 fn link_hint(error: &LinkError) -> Option<String> {

@@ -22,7 +22,7 @@ use crate::{
     config::{Config, Flags, KeyFlags, Keys, Source, Trace, ask_for_keys},
     daemon::{self, Ended, Settings, Start},
     ipc::{IpcError, Listener, Rights},
-    membership::{self, Greeting, Hands, JoinRequest, Joined, MembershipError, describe},
+    membership::{self, Greeting, Hands, JoinRequest, Joined, MembershipError, SignOff},
     model::{Backend, Chosen, IdentityChoice, Overrides, PassedOver, Secret, Stage, Status, Token},
 };
 
@@ -154,12 +154,11 @@ impl Join {
             Ok(joined) if ending.is_rolled_back(Some(&joined.work.recent_status())) => {
                 let Joined { mut work, .. } = joined;
                 let unmet = print::unmet(&work.recent_status());
-                let failures = work.leave_server().await.failures;
-                Err(partial::rolled_back(unmet, failures.into_iter().map(|(_, error)| describe(&error))))
+                Err(partial::rolled_back(unmet, &work.leave_server(SignOff::Tell).await))
             }
             Err(MembershipError::NoNetworks { server, .. }) if ending.is_rolled_back(None) => {
-                let failures = membership::leave(hands, &server, None, config.backend).await?.failures;
-                Err(partial::rolled_back(None, failures.into_iter().map(|(_, error)| describe(&error))))
+                let farewell = membership::leave(hands, &server, None, config.backend, SignOff::Tell).await?;
+                Err(partial::rolled_back(None, &farewell))
             }
             joined => finish(joined?, hands.clone(), settings(config), listener, common.json, stop).await,
         }

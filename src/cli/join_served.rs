@@ -169,9 +169,9 @@ async fn complete(config: &Config, server: &str, until: Option<Instant>) -> Resu
 async fn roll_back(config: &Config, server: Option<&str>, status: Option<&Status>) -> Result<Failure, Failure> {
     let server = server.and_then(|server| server.parse::<Server>().ok());
     let mut client = ipc::connect(&config.runtime_dir).await?.ok_or_else(Failure::not_running)?;
-    let left = ask(&mut client, &Request::Leave { network: None, server }).await;
-    let failures = left.err().map(|failure| failure.message().to_owned());
-    Ok(partial::rolled_back(status.and_then(print::unmet), failures.into_iter()))
+    let left = ask(&mut client, &Request::Leave { forget: false, network: None, server }).await;
+    let failure = left.err().map(|failure| failure.message().to_owned());
+    Ok(partial::taken_back(status.and_then(print::unmet), failure.into_iter().collect()))
 }
 
 /// What an agent may take beyond the time that a join may.

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use uuid::Uuid;
+
 use super::{
     Common,
     failure::Failure,
@@ -12,18 +14,22 @@ use super::{
 use crate::{
     config::Flags,
     ipc::{Answer, Request},
-    membership::{self, Farewell, Hands, MembershipError},
-    model::{Backend, NetworkName, Server},
+    membership::{self, Farewell, Hands, MembershipError, SignOff},
+    model::{Backend, Listed, NetworkName, Server},
 };
 
 /// Leave one network, or without a name the server with all its networks.
 ///
-/// The server is told first, then the interface is removed, then the saved identity. A failure does not stop the rest;
-/// all of them are reported.
+/// The interface goes first, then the saved identity, then the host on the server. If the server is not there it is told
+/// later: by the service, or by the next `agent leave`, `agent sync` or `agent join`. Other failures do not stop the
+/// rest; all of them are reported.
 #[derive(Debug, clap::Args)]
 pub(super) struct Leave {
     /// The network to leave
     network: Option<NetworkName>,
+    /// Never tell the server: its administrator has to remove the host
+    #[arg(long, env = "ENROLL_AGENT_FORGET", conflicts_with = "network")]
+    forget: bool,
     /// The server, if this device is enrolled with several
     #[arg(long, env = "ENROLL_AGENT_SERVER")]
     server: Option<Server>,
@@ -40,20 +46,25 @@ impl Leave {
         let flags = Flags { ca_file: self.ca_file.clone(), backend: self.backend, ..Flags::default() };
         let config = common.config(&flags)?;
         let hands = hands(&config);
-        let (what, failures) = match serving(common, &config).await? {
+        let sign_off = if self.forget { SignOff::Forget } else { SignOff::Tell };
+        let (what, failures, listed) = match serving(common, &config).await? {
             Some(mut client) => {
-                let request = Request::Leave { network: self.network.clone(), server: self.server.clone() };
-                let failures = match client.ask(&request).await? {
-                    Answer::Done { failures } => failures.into_iter().map(Failure::reported).collect(),
-                    Answer::Failed(failure) => return Err(Failure::reported(failure)),
-                    Answer::Joined { .. } | Answer::Progress { .. } | Answer::Report(_) => return Err(unexpected()),
-                };
-                (self.server.as_ref().map(ToString::to_string), failures)
+                let (network, server) = (self.network.clone(), self.server.clone());
+                let (failures, listed) =
+                    match client.ask(&Request::Leave { forget: self.forget, network, server }).await? {
+                        Answer::Done { failures, listed } => {
+                            (failures.into_iter().map(Failure::reported).collect::<Vec<_>>(), listed)
+                        }
+                        Answer::Failed(failure) => return Err(Failure::reported(failure)),
+                        Answer::Joined { .. } | Answer::Progress { .. } | Answer::Report(_) => return Err(unexpected()),
+                    };
+                (self.server.as_ref().map(ToString::to_string), failures, listed)
             }
             None => {
                 let server = self.server(&hands)?;
-                let failures: Vec<Failure> = self.leave_here(&hands, &server, config.backend).await?;
-                (Some(server.to_string()), failures)
+                let Farewell { failures, listed } = self.leave_here(&hands, &server, config.backend, sign_off).await?;
+                let failures = failures.into_iter().map(|(step, error)| Failure::from(error).during(step));
+                (Some(server.to_string()), failures.collect(), listed)
             }
         };
         let network = self.network.as_ref().map(ToString::to_string);
@@ -62,36 +73,36 @@ impl Leave {
         for failure in &failures {
             code = failure.report(false);
         }
+        for Listed { host_id, server } in &listed {
+            eprintln!("{}", if self.forget { forgotten(server, *host_id) } else { queued(server, *host_id) });
+        }
         if common.json {
             let messages: Vec<_> = failures.iter().map(Failure::message).collect();
-            print_json(&serde_json::json!({ "left": what, "failures": messages }));
+            let queued = !self.forget && !listed.is_empty();
+            print_json(&serde_json::json!({ "left": what, "failures": messages, "listed": listed, "queued": queued }));
         } else {
             print_text(&format!("left {what}\n"));
         }
         Ok(code)
     }
 
-    /// Leaves without a serving agent; returns what did not work on the way.
+    /// Leaves without a serving agent.
     async fn leave_here(
         &self,
         hands: &Hands,
         server: &Server,
         backend: Option<Backend>,
-    ) -> Result<Vec<Failure>, Failure> {
-        if hands.store.load(server)?.is_none() {
-            if hands.store.is_inherited(server) {
-                membership::leave(hands, server, None, backend).await?;
-                return Ok(Vec::new());
-            }
-            if !hands.store.is_set_aside(server) {
-                return Err(MembershipError::NotEnrolled.into());
-            }
+        sign_off: SignOff,
+    ) -> Result<Farewell, Failure> {
+        membership::finish_leaves(hands).await?;
+        let is_waiting = !hands.store.queued_for(server)?.is_empty();
+        let is_there = hands.store.load(server)?.is_some() || hands.store.is_inherited(server) || is_waiting;
+        if !is_there && hands.store.is_set_aside(server) {
             // The server deleted the host long ago; only its identity is left here.
             hands.store.remove(server)?;
-            return Ok(Vec::new());
+            return Ok(Farewell::default());
         }
-        let Farewell { failures } = membership::leave(hands, server, self.network.as_ref(), backend).await?;
-        Ok(failures.into_iter().map(|(step, error)| Failure::from(error).during(step)).collect())
+        Ok(membership::leave(hands, server, self.network.as_ref(), backend, sign_off).await?)
     }
 
     /// The server named, or the one with the network named, or the only one.
@@ -115,4 +126,15 @@ impl Leave {
             (None, _) => Err(MembershipError::NotInNetwork(network.clone()).into()),
         }
     }
+}
+
+fn queued(server: &Server, host_id: Uuid) -> String {
+    format!(
+        "agent: {server} is not there; it is told later that host {host_id} was left\n  the service does that, or the \
+         next `agent leave`, `agent sync` or `agent join`; `agent leave --forget` gives it up"
+    )
+}
+
+fn forgotten(server: &Server, host_id: Uuid) -> String {
+    format!("agent: {server} still lists host {host_id}; its administrator has to remove it there")
 }

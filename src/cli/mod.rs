@@ -5,6 +5,7 @@ mod conceal;
 mod doctor;
 mod drops;
 mod failure;
+mod import;
 mod inspect;
 mod join;
 mod join_served;
@@ -15,6 +16,7 @@ mod prepare_image;
 mod print;
 mod progress;
 mod prompt;
+mod receipts;
 mod rehearsal;
 mod release_names;
 mod rotate_keys;
@@ -34,6 +36,7 @@ use clap::{Parser, Subcommand};
 use self::failure::Failure;
 use crate::{
     config::{Config, ConfigError, Flags, Places},
+    hooks::Hooks,
     membership::Hands,
     model::Secret,
     store::Store,
@@ -67,12 +70,14 @@ struct Common {
 enum Command {
     Doctor(doctor::Doctor),
     Down(switch::Down),
+    Import(import::Import),
     Inspect(inspect::Inspect),
     Join(join::Join),
     Leave(leave::Leave),
     Networks(tables::Networks),
     Peers(tables::Peers),
     PrepareImage(prepare_image::PrepareImage),
+    Receipts(receipts::ReceiptsCommand),
     #[command(hide = true)]
     ReleaseNames(release_names::ReleaseNames),
     RotateKeys(rotate_keys::RotateKeys),
@@ -91,10 +96,12 @@ impl Command {
             Self::Join(join) => join.key(),
             Self::Doctor(_)
             | Self::Down(_)
+            | Self::Import(_)
             | Self::Leave(_)
             | Self::Networks(_)
             | Self::Peers(_)
             | Self::PrepareImage(_)
+            | Self::Receipts(_)
             | Self::ReleaseNames(_)
             | Self::RotateKeys(_)
             | Self::Run(_)
@@ -136,12 +143,14 @@ async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Doctor(doctor) => doctor.run(common).await,
         Command::Down(down) => down.run(common).await,
+        Command::Import(import) => import.run(common).await,
         Command::Inspect(inspect) => inspect.run(common).await,
         Command::Join(join) => join.run(common).await,
         Command::Leave(leave) => leave.run(common).await,
         Command::Networks(networks) => networks.run(common).await,
         Command::Peers(peers) => peers.run(common).await,
         Command::PrepareImage(prepare) => prepare.run(common).await,
+        Command::Receipts(receipts) => receipts.run(common),
         Command::ReleaseNames(release) => release.run(common).await,
         Command::RotateKeys(rotate) => rotate.run(common).await,
         Command::Run(run) => run.run(common).await,
@@ -162,6 +171,7 @@ fn hands(config: &Config) -> Hands {
     Hands {
         ca_file: config.overrides.ca_file.clone(),
         hardware_uuid: config.hardware_uuid(),
+        hooks: Hooks::new(config.hooks_dir()),
         store: Store::new(config.state_dir.clone()),
     }
 }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use super::{failure::Failure, print};
 use crate::{
     config::Config,
-    model::{Class, OnPartial, Status},
+    membership::{Farewell, describe},
+    model::{Class, Listed, OnPartial, Status},
 };
 
 /// What the user wants of a join's end.
@@ -27,14 +28,22 @@ impl Ending {
     }
 }
 
-/// The failure of a join that was taken back; `unmet` is what was missing, `None` for all networks, and `failures` what
-/// did not work on the way out.
-pub(super) fn rolled_back(unmet: Option<String>, failures: impl Iterator<Item = String>) -> Failure {
+/// The failure of a join that was taken back; `unmet` is what was missing, `None` for all networks.
+pub(super) fn rolled_back(unmet: Option<String>, farewell: &Farewell) -> Failure {
+    let Farewell { failures, listed } = farewell;
+    let mut failures: Vec<_> = failures.iter().map(|(_, error)| describe(error)).collect();
+    if failures.is_empty() {
+        failures.extend(listed.iter().map(|Listed { server, .. }| format!("{server} is told later")));
+    }
+    taken_back(unmet, failures)
+}
+
+/// The same by an agent that serves; `failures` is what did not work on the way out.
+pub(super) fn taken_back(unmet: Option<String>, failures: Vec<String>) -> Failure {
     let (class, missing) = match unmet {
         Some(unmet) => (Class::Partial, unmet),
         None => (Class::Waiting, "no network was assigned".to_owned()),
     };
-    let failures: Vec<_> = failures.collect();
     let after = match failures.as_slice() {
         [] => String::new(),
         failures => format!("; not all of it worked: {}", failures.join("; ")),

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::daemon::clock;
 use crate::model::{
-    Connection, Contact, DnsMode, DnsStatus, Enrolling, EnrollingState, Nat, NetworkStatus, PeerStatus, PublicEndpoint,
-    PushState, RelayChoice, Requirement, State, Status, is_reverse,
+    Connection, Contact, DnsMode, DnsStatus, Enrolling, EnrollingState, LeavingStatus, Nat, NetworkStatus, PeerStatus,
+    PublicEndpoint, PushState, RelayChoice, Requirement, State, Status, is_reverse,
 };
 
 /// Renders one membership: what it is, its networks, its peers.
@@ -90,6 +90,21 @@ fn met(requirement: Requirement) -> &'static str {
         Requirement::Missing => "not assigned",
         Requirement::Waiting => "granted, not assigned yet",
     }
+}
+
+/// Renders a sign-off that waits for its server.
+pub(super) fn leaving(leaving: &LeavingStatus) -> String {
+    let LeavingStatus { attempts: _, host_id, last_error, next_at, server, since } = leaving;
+    let ago = clock::unix_seconds().saturating_sub(*since);
+    let mut text = format!("{server}: leaving since {ago} s, as the server does not know yet (host {host_id})");
+    if let Some(at) = next_at {
+        let _ = write!(text, ", it is told in {} s", at.saturating_sub(clock::unix_seconds()));
+    }
+    text.push('\n');
+    if let Some(error) = last_error {
+        let _ = writeln!(text, "last failure: {}", error.message);
+    }
+    text
 }
 
 /// Renders an enrollment that did not come to its end yet.

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::Config,
     ipc::{self, Answer, Client, Request},
-    membership::{Hands, MembershipError, Work},
+    membership::{self, Hands, MembershipError, Work},
     model::{Backend, Server, Switch},
 };
 
@@ -29,7 +29,7 @@ pub(super) async fn serving(common: &Common, config: &Config) -> Result<Option<C
 /// What the agent reports; several failures are told, and the last one is returned.
 pub(super) async fn ask(client: &mut Client, request: &Request) -> Result<(), Failure> {
     match client.ask(request).await? {
-        Answer::Done { failures } => {
+        Answer::Done { failures, listed: _ } => {
             let mut failures: Vec<_> = failures.into_iter().map(Failure::reported).collect();
             let Some(last) = failures.pop() else { return Ok(()) };
             for failure in failures {
@@ -57,6 +57,7 @@ pub(super) async fn each(
     server: Option<&Server>,
     mut work: impl AsyncFnMut(&mut Work) -> Result<(), MembershipError>,
 ) -> Result<Vec<Server>, Failure> {
+    membership::finish_leaves(hands).await?;
     let mut servers = hands.store.servers()?;
     servers.retain(|known| server.is_none_or(|server| server == known));
     if servers.is_empty() {

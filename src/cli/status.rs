@@ -14,7 +14,7 @@ use crate::{
     config::{Config, Flags},
     ipc::{Answer, Request},
     membership::{self, MembershipError, describe},
-    model::{Broken, Class, ErrorReport, REPORT_VERSION, Report, State, Status},
+    model::{Broken, Class, ErrorReport, Leaving, REPORT_VERSION, Report, State, Status},
     store::Store,
 };
 
@@ -102,6 +102,7 @@ async fn saved(config: &Config) -> Result<Report, Failure> {
         agent: None,
         broken: Vec::new(),
         enrolling: Vec::new(),
+        leaving: store.queued()?.iter().map(Leaving::status).collect(),
         memberships: Vec::new(),
         version: REPORT_VERSION,
     };
@@ -168,19 +169,20 @@ fn show_again(report: Report, last: &mut Option<Report>, json: bool) {
 }
 
 fn show(report: &Report, json: bool) -> Result<(), Failure> {
-    let Report { agent, broken, enrolling, memberships, version: _ } = report;
-    if json && (agent.is_some() || !memberships.is_empty() || !broken.is_empty()) {
+    let Report { agent, broken, enrolling, leaving, memberships, version: _ } = report;
+    if json && (agent.is_some() || !memberships.is_empty() || !broken.is_empty() || !leaving.is_empty()) {
         print_json(report);
         return Ok(());
     }
     for Broken { error, server } in broken {
         Failure::broken(error, server).report(false);
     }
-    if memberships.is_empty() && broken.is_empty() && enrolling.is_empty() {
+    if memberships.is_empty() && broken.is_empty() && enrolling.is_empty() && leaving.is_empty() {
         return Err(MembershipError::NotEnrolled.into());
     }
     let mut texts: Vec<_> = memberships.iter().map(print::status).collect();
     texts.extend(enrolling.iter().map(print::enrolling));
+    texts.extend(leaving.iter().map(print::leaving));
     print_text(&texts.join("\n"));
     Ok(())
 }

@@ -79,6 +79,11 @@ impl Config {
         self.path.with_file_name("enroll.key")
     }
 
+    /// The folder with programs that are told what happens, next to the configuration file.
+    pub fn hooks_dir(&self) -> PathBuf {
+        self.path.with_file_name("hooks.d")
+    }
+
     /// Places that are looked at without being named.
     fn looked_for(&self) -> Result<Option<Keys>, ConfigError> {
         let credential = env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(CREDENTIAL));

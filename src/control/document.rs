@@ -41,7 +41,7 @@ pub fn host(membership: &Membership, facts: &Facts, listen_port: NonZeroU16) -> 
         mtu: policy.mtu.or(assigned_mtu).unwrap_or(DEFAULT_MTU).into(),
         public_key: identity.announced_key().into(),
         mac_address: mac.as_slice().into(),
-        traffic_key_public: seal::gob::encode(&traffic.private_key.public_key().0, Some(&traffic.name))
+        traffic_key_public: seal::gob::encode(&traffic.private_key.public_key().0, traffic.name.as_ref())
             .as_slice()
             .into(),
         nodes: None,
@@ -160,7 +160,11 @@ mod tests {
         }
         let key = data_encoding::BASE64.decode(sent["traffickeypublic"].as_str().unwrap().as_bytes()).unwrap();
         assert_eq!(seal::gob::decode(&key).unwrap(), membership.identity.traffic.private_key.public_key().0);
-        assert!(key.windows(32).any(|window| window == membership.identity.traffic.name), "the type name is ours");
+        assert!(
+            key.windows(32)
+                .any(|window| Some(window) == membership.identity.traffic.name.as_ref().map(|name| &name[..])),
+            "the type name is ours"
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
     trust::Trust,
     wire,
 };
-use crate::model::{Identity, NetworkName, Secret, Server};
+use crate::model::{Identity, Mac, NetworkName, Secret, Server};
 
 /// A conversation with one server over one kept-alive connection.
 #[derive(Debug)]
@@ -123,11 +123,13 @@ impl Rest {
 
     /// Proves that we are the host of `identity`; all further calls need it, for 15 minutes.
     pub async fn authenticate(&mut self, identity: &Identity) -> Result<(), RestError> {
-        let request = wire::AuthRequest {
-            mac_address: identity.mac.to_string(),
-            id: identity.host_id.to_string(),
-            password: identity.password.clone(),
-        };
+        self.prove(identity.host_id, identity.mac, &identity.password).await
+    }
+
+    /// The same with no more of an identity than it takes.
+    pub async fn prove(&mut self, host_id: Uuid, mac: Mac, password: &Secret) -> Result<(), RestError> {
+        let request =
+            wire::AuthRequest { mac_address: mac.to_string(), id: host_id.to_string(), password: password.clone() };
         let sent = self.request(Method::POST, "/api/hosts/adm/authenticate").json_body(&request)?;
         let token: wire::AuthToken = self.unwrap(self.send(sent).await?).await?;
         self.jwt = Some(token.auth_token);

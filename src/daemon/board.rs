@@ -4,7 +4,9 @@ use tokio::sync::watch;
 
 use super::clock;
 use crate::{
-    model::{AgentStatus, Broken, Enrolling, ErrorReport, REPORT_VERSION, Report, Server, State, Status},
+    model::{
+        AgentStatus, Broken, Enrolling, ErrorReport, LeavingStatus, REPORT_VERSION, Report, Server, State, Status,
+    },
     plan::Why,
 };
 
@@ -24,6 +26,7 @@ impl Board {
             agent: Some(agent),
             broken: Vec::new(),
             enrolling: Vec::new(),
+            leaving: Vec::new(),
             memberships: Vec::new(),
             version: REPORT_VERSION,
         }))
@@ -100,6 +103,15 @@ impl Board {
         self.0.send_modify(|report| {
             report.enrolling.retain(|known| known.server != server);
             report.enrolling.extend(enrolling);
+        });
+    }
+
+    /// Writes down which sign-offs wait.
+    pub(super) fn leave(&self, leaving: Vec<LeavingStatus>) {
+        self.0.send_if_modified(|report| {
+            let is_news = report.leaving != leaving;
+            report.leaving = leaving;
+            is_news
         });
     }
 

@@ -6,8 +6,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     control::{PeerSnapshot, wire},
     ipc::{Answer, Failure},
-    membership::{Farewell, Greeting, Limits, MembershipError, News, Round, Work, describe},
-    model::{Chosen, NetworkName, Outside, Overrides, Stage, Switch, SyncReport, Token},
+    membership::{Farewell, Greeting, Limits, MembershipError, News, Round, SignOff, Work, describe},
+    model::{Chosen, Listed, NetworkName, Outside, Overrides, Stage, Switch, SyncReport, Token},
     plan::{Action, Outcome, Peers, Talk, Trouble},
 };
 
@@ -51,7 +51,7 @@ pub(super) enum Command {
         tokens: Vec<Token>,
     },
     /// Leave the server, or one network of it.
-    Leave(Option<NetworkName>),
+    Leave(Option<NetworkName>, SignOff),
     /// Make a new WireGuard key.
     RotateKey,
     /// Look again.
@@ -74,6 +74,8 @@ pub(super) struct Obeyed {
     pub(super) failures: Vec<Failure>,
     /// How the server took a further key.
     pub(super) greeting: Option<Greeting>,
+    /// Hosts that were left and that their servers still list.
+    pub(super) listed: Vec<Listed>,
 }
 
 /// Work that came back.
@@ -193,21 +195,21 @@ async fn obey(work: &mut Work, command: Command) -> (Done, Reply) {
         }
         Command::Further { limits, overrides, progress, tokens } => {
             let taken = further(work, &overrides, progress, limits, &tokens).await;
-            let obeyed = |(greeting, chosen)| Obeyed { chosen, failures: Vec::new(), greeting: Some(greeting) };
+            let obeyed = |(greeting, chosen)| Obeyed { chosen, greeting: Some(greeting), ..Obeyed::default() };
             (done(Ok(Outcome::InOrder)), taken.map(obeyed))
         }
-        Command::Leave(None) => {
-            let Farewell { failures } = work.leave_server().await;
+        Command::Leave(None, sign_off) => {
+            let Farewell { failures, listed } = work.leave_server(sign_off).await;
             let failures = failures.iter().map(|(step, error)| Failure {
                 class: error.class(),
                 message: format!("could not {step}: {}", describe(error)),
             });
             (
                 Done { after: After::Left, ..done(Ok(Outcome::InOrder)) },
-                Ok(Obeyed { failures: failures.collect(), ..Obeyed::default() }),
+                Ok(Obeyed { failures: failures.collect(), listed, ..Obeyed::default() }),
             )
         }
-        Command::Leave(Some(network)) => {
+        Command::Leave(Some(network), _) => {
             let left = work.leave_network(&network).await;
             answered(left, synced(false, true))
         }
@@ -282,6 +284,7 @@ fn outcome_of(error: &MembershipError) -> Outcome {
         | MembershipError::Firewall(_)
         | MembershipError::Held { .. }
         | MembershipError::Host { .. }
+        | MembershipError::Import(_)
         | MembershipError::Inherited(_)
         | MembershipError::NoNetworks { .. }
         | MembershipError::NoneTaken { .. }
@@ -321,7 +324,7 @@ fn written(round: Round) -> SyncReport {
 /// How an order's end is told to somebody at the socket.
 pub(super) fn answer(reply: Reply) -> Answer {
     match reply {
-        Ok(Obeyed { chosen: _, failures, greeting: _ }) => Answer::Done { failures },
+        Ok(Obeyed { chosen: _, failures, greeting: _, listed }) => Answer::Done { failures, listed },
         Err(error) => Answer::Failed(failure(&error)),
     }
 }

@@ -18,6 +18,7 @@ mod gateways;
 mod hand;
 mod host;
 mod keeper;
+mod leaving;
 mod lookout;
 mod notify;
 mod requests;

@@ -1,9 +1,9 @@
 //! Conversations over the control socket that need no new membership.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{sleep, timeout},
 };
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     ipc::{Answer, Call, Failure},
-    membership::{self, Farewell, Greeting, Hands, MembershipError},
+    membership::{self, Farewell, Greeting, Hands, MembershipError, SignOff},
     model::{Backend, NetworkName, Server, Stage},
     store::StoreError,
 };
@@ -30,7 +30,7 @@ pub(super) struct Kept {
 #[derive(Clone, Debug)]
 pub(super) enum Plain {
     Down,
-    Leave(Option<NetworkName>),
+    Leave(Option<NetworkName>, SignOff),
     RotateKey,
     Sync,
     Up,
@@ -45,7 +45,10 @@ pub(super) async fn order(mut call: Call, kept: Vec<Kept>, plain: Plain) {
     let mut failed = None;
     for (kept, reply) in kept.iter().zip(replies) {
         match reply {
-            Ok(Obeyed { chosen: _, failures, greeting: _ }) => all.failures.extend(failures),
+            Ok(Obeyed { chosen: _, failures, greeting: _, listed }) => {
+                all.failures.extend(failures);
+                all.listed.extend(listed);
+            }
             Err(error) if several => {
                 let Failure { class, message } = errand::failure(&error);
                 all.failures.push(Failure { class, message: format!("{}: {message}", kept.server) });
@@ -99,7 +102,7 @@ pub(super) async fn further(
         }
     };
     let answer = match reply {
-        Ok(Obeyed { chosen, failures: _, greeting }) => {
+        Ok(Obeyed { chosen, failures: _, greeting, listed: _ }) => {
             look(std::slice::from_ref(&kept)).await;
             let report = board.report();
             let status = report.memberships.into_iter().find(|status| status.server == kept.server.to_string());
@@ -120,23 +123,43 @@ pub(super) async fn further(
 }
 
 /// Leaves a server that has not taken this host in yet, as far as can be told.
-pub(super) async fn give_up(mut call: Call, hands: Hands, server: Server, backend: Option<Backend>) {
-    let mut left = membership::leave(&hands, &server, None, backend).await;
+pub(super) async fn give_up(
+    mut call: Call,
+    hands: Hands,
+    server: Server,
+    backend: Option<Backend>,
+    sign_off: SignOff,
+    wake: Rc<Notify>,
+) {
+    let mut left = membership::leave(&hands, &server, None, backend, sign_off).await;
     for _ in 0..20 {
         // The attempt that was given up lets go of the membership within moments.
         let Err(MembershipError::Store(StoreError::Busy { .. })) = left else { break };
         sleep(BURST).await;
-        left = membership::leave(&hands, &server, None, backend).await;
+        left = membership::leave(&hands, &server, None, backend, sign_off).await;
     }
     let answer = match left {
-        Ok(Farewell { failures }) => {
-            Answer::Done { failures: failures.iter().map(|(_, error)| errand::failure(error)).collect() }
-        }
+        Ok(farewell) => goodbye(farewell),
         // No key was ever shown: there is nothing to leave.
-        Err(MembershipError::NotEnrolled) => Answer::Done { failures: Vec::new() },
+        Err(MembershipError::NotEnrolled) => Answer::Done { failures: Vec::new(), listed: Vec::new() },
         Err(error) => Answer::Failed(errand::failure(&error)),
     };
+    wake.notify_one();
     say(&mut call, &answer).await;
+}
+
+/// Makes or drops the sign-offs that wait for a server.
+pub(super) async fn settle(mut call: Call, hands: Hands, server: Server, sign_off: SignOff, wake: Rc<Notify>) {
+    let answer = match membership::settle(&hands, &server, sign_off).await {
+        Ok(farewell) => goodbye(farewell),
+        Err(error) => Answer::Failed(errand::failure(&error)),
+    };
+    wake.notify_one();
+    say(&mut call, &answer).await;
+}
+
+fn goodbye(Farewell { failures, listed }: Farewell) -> Answer {
+    Answer::Done { failures: failures.iter().map(|(_, error)| errand::failure(error)).collect(), listed }
 }
 
 /// Has every keeper look at its interface, those that are busy as they are.
@@ -165,7 +188,7 @@ impl From<Plain> for Command {
     fn from(plain: Plain) -> Self {
         match plain {
             Plain::Down => Self::Down,
-            Plain::Leave(network) => Self::Leave(network),
+            Plain::Leave(network, sign_off) => Self::Leave(network, sign_off),
             Plain::RotateKey => Self::RotateKey,
             Plain::Sync => Self::Sync,
             Plain::Up => Self::Up,

@@ -20,8 +20,8 @@ pub use self::{
     listener::{Call, Listener, Rights},
 };
 use crate::model::{
-    Backend, Chosen, Class, IdentityChoice, InterfaceName, NetworkName, Overrides, Patience, Report, Secret, Server,
-    Stage, Status,
+    Backend, Chosen, Class, IdentityChoice, InterfaceName, Listed, NetworkName, Overrides, Patience, Report, Secret,
+    Server, Stage, Status,
 };
 
 /// What can be asked of a serving agent. Without a server the whole device is meant.
@@ -37,6 +37,9 @@ pub enum Request {
     Join(Box<JoinOrder>),
     /// Leave a server, or one network of it.
     Leave {
+        /// Whether the server is never to know.
+        #[serde(default)]
+        forget: bool,
         /// `None` is the whole membership.
         network: Option<NetworkName>,
         /// Which membership; `None` is the only one, or the one with that network.
@@ -95,6 +98,9 @@ pub enum Answer {
     Done {
         /// Empty when everything did.
         failures: Vec<Failure>,
+        /// Hosts that were left and that their servers still list.
+        #[serde(default)]
+        listed: Vec<Listed>,
     },
     /// Not done.
     Failed(Failure),

@@ -17,7 +17,7 @@ use crate::{
     control::Freshness,
     daemon::clock,
     facts,
-    model::{Binding, IdentityChoice, Machine, Membership, Server},
+    model::{Binding, Event, EventKind, IdentityChoice, Machine, Membership, Server, Subject},
     plan::{self, Bond, Word},
     store::Store,
 };
@@ -61,17 +61,28 @@ pub(super) async fn admit(
         source: source.map(Box::new),
     };
     match (bond, means) {
-        (Bond::Same, _) => {}
-        (Bond::Reset, _) => tracing::info!(%server, "this machine has another machine-id; the identity stays"),
+        (Bond::Same, _) | (Bond::Reset, Means::Look) => {}
         (Bond::Hold, Means::Look) => return Err(held(None)),
-        (Bond::Hold, Means::Act) => match ask(hands, &membership, watch).await {
-            Ok(Word::Moved) => tracing::warn!(%server, "this disk is in another machine; the identity goes with it"),
-            Ok(Word::Unclear) => return Err(held(None)),
-            Ok(Word::Clone) => return set_out_of_use(hands, &membership).await.map(|()| None),
-            Err(error) => return Err(held(Some(error))),
-        },
         (Bond::Clone, Means::Look) => return Ok(None),
-        (Bond::Clone, Means::Act) => return set_out_of_use(hands, &membership).await.map(|()| None),
+        (Bond::Reset, Means::Act) => {
+            tracing::info!(%server, "this machine has another machine-id; the identity stays");
+            tell(hands, &membership, EventKind::Reset);
+        }
+        (Bond::Hold, Means::Act) => match ask(hands, &membership, watch).await {
+            Ok(Word::Moved) => {
+                tracing::warn!(%server, "this disk is in another machine; the identity goes with it");
+                tell(hands, &membership, EventKind::Moved);
+            }
+            Ok(Word::Clone) => return set_out_of_use(hands, &membership, EventKind::Clone).await.map(|()| None),
+            unclear @ (Ok(Word::Unclear) | Err(_)) => {
+                tell(hands, &membership, EventKind::Held);
+                return Err(held(unclear.err()));
+            }
+        },
+        (Bond::Clone, Means::Act) => {
+            let kind = if choice.is_some() { EventKind::Renounced } else { EventKind::Clone };
+            return set_out_of_use(hands, &membership, kind).await.map(|()| None);
+        }
     }
     rebind(hands, membership, &machine, means).map(Some)
 }
@@ -124,9 +135,14 @@ async fn ask(hands: &Hands, membership: &Membership, watch: &mut HoldWatch) -> R
     Ok(plan::word(membership.last_check_in, first, now, watched))
 }
 
+fn tell(hands: &Hands, membership: &Membership, kind: EventKind) {
+    hands.tell(Event::new(kind, Subject::of(membership)));
+}
+
 /// Keeps what is another machine's aside, with nothing of it in use.
-async fn set_out_of_use(hands: &Hands, membership: &Membership) -> Result<(), MembershipError> {
+async fn set_out_of_use(hands: &Hands, membership: &Membership, kind: EventKind) -> Result<(), MembershipError> {
     let server = &membership.server;
+    tell(hands, membership, kind);
     tracing::warn!(
         %server, host_id = %membership.identity.host_id,
         "this machine is a copy of another one; its identity is not used. With an enrollment key this machine enrolls \

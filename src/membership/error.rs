@@ -2,6 +2,7 @@
 
 use std::{io, num::NonZeroU16, time::Duration};
 
+use super::ImportError;
 use crate::{
     control::{Advice, AssignmentError, ClockProblem, PushError, Refusal, RestError, TrustError},
     firewall::FirewallError,
@@ -47,6 +48,9 @@ pub enum MembershipError {
         #[source]
         source: io::Error,
     },
+    /// The enrollment of another agent is not taken over.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// The identity is another machine's, of which this one is a copy; it is kept aside.
     #[error("this machine is a copy: the identity known to {0} is another machine's and is not used")]
     Inherited(Server),
@@ -162,6 +166,13 @@ impl MembershipError {
             | Self::NotServing(_)
             | Self::SwitchedOff(_) => Class::NotEnrolled,
             Self::Held { .. } | Self::Inherited(_) => Class::Held,
+            Self::Import(error) => match error {
+                ImportError::AtWork(_) | ImportError::Interface(_) | ImportError::Taken(_) => Class::Foreign,
+                ImportError::Netclient(_) => Class::Configuration,
+                ImportError::Nothing(_) => Class::NotEnrolled,
+                ImportError::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Class::Denied,
+                ImportError::Read { .. } => Class::Other,
+            },
             Self::Link(error) => match error {
                 LinkError::Denied { .. } => Class::Denied,
                 LinkError::Taken(_) => Class::Foreign,

@@ -17,6 +17,9 @@ use crate::{
 /// [`MembershipError::Store`] if the state cannot be read.
 pub async fn status(store: &Store, server: &Server) -> Result<Option<Status>, MembershipError> {
     let Some(membership) = store.load(server)? else { return Ok(None) };
+    if store.is_queued(membership.identity.host_id) {
+        return Ok(None);
+    }
     let mut tunnel = Tunnel::open(Backend::Kernel, &membership)?;
     let error = tunnel.observe().await.err().map(|error| error.report(clock::unix_seconds()));
     let (firewall, withheld) = match tunnel.last() {

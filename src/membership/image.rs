@@ -30,6 +30,11 @@ pub async fn wipe(hands: &Hands) -> Result<Wiped, MembershipError> {
     for server in store.servers_aside()? {
         memberships.extend(store.load_aside(&server).unwrap_or_default());
     }
+    let mut servers = servers;
+    // One that cannot be read goes as well.
+    servers.extend(store.queued().unwrap_or_default().into_iter().map(|leaving| leaving.server));
+    servers.sort();
+    servers.dedup();
     store.wipe()?;
     for membership in memberships {
         if let Err(error) = glance::clear_kernel(&membership).await {

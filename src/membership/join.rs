@@ -14,7 +14,7 @@ use super::{
     arrival::{Horizon, await_clock, await_networks, persist, timed_out},
     bond::Means,
     found::{choose_interface, found, lock_names},
-    glance,
+    glance, leave,
     redeem::Redeemed,
     resume::{absent, admitted},
     spare::Spare,
@@ -35,6 +35,7 @@ pub async fn join(
     report: &mut (dyn FnMut(Stage) + Send),
     stop: impl Future<Output = ()>,
 ) -> Result<Joined, MembershipError> {
+    leave::settle_before_joining(hands, request).await?;
     let mut spare = Spare::of(hands, request)?;
     let mut stop = pin!(stop);
     loop {

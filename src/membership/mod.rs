@@ -12,6 +12,7 @@ mod found;
 mod gateway;
 mod glance;
 mod image;
+mod import;
 mod inspect;
 mod join;
 mod leave;
@@ -26,12 +27,13 @@ mod rotate;
 mod round;
 mod seen;
 mod spare;
+mod tell;
 mod tunnel;
 mod watch;
 mod way;
 mod work;
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 pub use bond::HoldWatch;
 pub use doctor::{Belongings, examine_files, examine_machine, examine_membership, search_secrets};
@@ -39,20 +41,23 @@ pub use error::{MembershipError, describe};
 pub use gateway::GatewaysInUse;
 pub use glance::{clear_after, clear_deleted, deleted, held, inherited, status, sweep};
 pub use image::{Wiped, remains, wipe};
+pub use import::{Depth, ImportError, Imported, find, import};
 pub use inspect::ask_about;
 pub use join::join;
-pub use leave::{Farewell, leave};
+pub use leave::{Farewell, PATIENCE, SignOff, finish_leaves, leave, settle, sign_off};
 pub use names::{end_names, release_names};
 pub use redeem::forgive;
 pub use rehearse::{Rehearsal, Spending, rehearse};
 pub use request::{Greeting, JoinRequest, Joined, Limits};
 pub use round::{News, Round};
+pub use tell::tell_ended;
 pub use tunnel::{Look, Tunnel, Whereabouts};
 pub use work::Work;
 
 use crate::{
     control::{Rest, Trust},
     facts,
+    hooks::Hooks,
     model::{Machine, Membership, Policy, Server},
     store::Store,
 };
@@ -64,6 +69,8 @@ pub struct Hands {
     pub ca_file: Option<PathBuf>,
     /// The hardware's UUID, where somebody with more rights read it for this process.
     pub hardware_uuid: Option<String>,
+    /// Programs of the machine's owner that are told what happens.
+    pub hooks: Hooks,
     /// Memberships on disk.
     pub store: Store,
 }
@@ -74,9 +81,14 @@ impl Hands {
         let enrolled = membership.enrolled();
         let server = enrolled.map_or(&membership.server, |enrolled| &enrolled.api);
         let known = enrolled.map(|enrolled| enrolled.server_addresses.clone()).unwrap_or_default();
-        let Policy { allow_http, ca_file, pins, .. } = &membership.policy;
+        self.rest_at(server, &known, &membership.policy)
+    }
+
+    /// The same at a given address, known to be at `known`.
+    fn rest_at(&self, server: &Server, known: &BTreeSet<IpAddr>, policy: &Policy) -> Result<Rest, MembershipError> {
+        let Policy { allow_http, ca_file, pins, .. } = policy;
         let ca_file = self.ca_file.as_ref().or(ca_file.as_ref()).map(PathBuf::as_path);
-        Ok(Rest::new(server.clone(), &known, Trust::new(ca_file, pins, *allow_http)?)?)
+        Ok(Rest::new(server.clone(), known, Trust::new(ca_file, pins, *allow_http)?)?)
     }
 
     /// What this machine says of itself now.
@@ -84,7 +96,8 @@ impl Hands {
         facts::machine(self.hardware_uuid.as_deref())
     }
 
-    /// Returns the only membership's server; without any, the server of the only one that is another machine's.
+    /// Returns the only membership's server; without any, the server of the only one that is another machine's, or of the
+    /// only one that was left.
     ///
     /// # Errors
     /// [`MembershipError::NotEnrolled`] if there is none, [`MembershipError::Several`] if there are more.
@@ -92,6 +105,11 @@ impl Hands {
         let mut servers = self.store.servers()?;
         if servers.is_empty() {
             servers = self.store.servers_inherited()?;
+        }
+        if servers.is_empty() {
+            servers = self.store.queued()?.into_iter().map(|leaving| leaving.server).collect();
+            servers.sort();
+            servers.dedup();
         }
         match (servers.pop(), servers.is_empty()) {
             (Some(server), true) => Ok(server),

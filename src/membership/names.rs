@@ -168,7 +168,7 @@ pub async fn release_names(store: &Store) -> Result<(), MembershipError> {
     Ok(())
 }
 
-async fn release(interface: &InterfaceName) {
+pub(super) async fn release(interface: &InterfaceName) {
     if let Err(error) = Dns::new(Machine::default()).release(interface).await {
         tracing::warn!(%interface, error = %words(&error), "names are still asked at the interface");
     }

@@ -13,11 +13,11 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{Hands, MembershipError, Work};
+use super::{Hands, MembershipError, Work, error::reason};
 use crate::{
     control::{self, Advice, Freshness, Registered},
     daemon::clock,
-    model::{NetworkName, Node, Phase, Redeeming, Relay, Server, Token},
+    model::{Event, EventKind, NetworkName, Node, Phase, Redeeming, Relay, Server, Subject, Token},
     plan,
 };
 
@@ -71,6 +71,9 @@ impl Work {
                 Err(error) => error,
             };
             if let Some(refusal) = error.refusal() {
+                let detail = Some(format!("{fingerprint}: {}", reason(refusal)));
+                let subject = Subject::of(&self.membership);
+                self.hands.tell(Event { detail, kind: EventKind::Refused, subject });
                 self.forget_key(first, None)?;
                 let server = self.membership.server.clone();
                 return Err(MembershipError::Refused { attempts, fingerprint, refusal, server });

@@ -31,7 +31,9 @@ impl Work {
         watch: &mut HoldWatch,
     ) -> Result<Self, MembershipError> {
         let lock = hands.store.lock(server)?;
-        let membership = hands.store.load(server)?.filter(|membership| membership.enrolled().is_some());
+        let saved = hands.store.load(server)?.filter(|membership| membership.enrolled().is_some());
+        // A leave may have begun that a crash interrupted.
+        let membership = saved.filter(|membership| !hands.store.is_queued(membership.identity.host_id));
         let Some(membership) = membership else {
             let inherited = hands.store.load(server)?.is_none() && hands.store.is_inherited(server);
             return Err(if inherited {

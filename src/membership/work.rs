@@ -25,6 +25,7 @@ use super::{
     bond::CheckIns,
     names::Resolution,
     outside::Lookout,
+    tell::Told,
     tunnel::{self, Look, Whereabouts},
 };
 
@@ -60,6 +61,7 @@ pub struct Work {
     pub(super) rest: Rest,
     /// How the server described itself in the last pull.
     pub(super) server_config: Option<wire::ServerConfig>,
+    pub(super) told: Told,
     pub(super) tunnel: Tunnel,
     /// An address that the server gave for further calls and that does not answer.
     unreachable: Option<Server>,
@@ -89,6 +91,7 @@ impl Work {
             key_on_server: None,
             last_check_in: None,
             lookout: Lookout::default(),
+            told: Told::of(&membership),
             membership,
             naming: None,
             resolution: Resolution::new(),
@@ -218,8 +221,10 @@ impl Work {
     /// Configures the interface as `assignment` says.
     pub(super) async fn apply(&mut self, assignment: &Assignment, look: Look) -> Result<usize, MembershipError> {
         self.end_look_out().await;
+        self.note_interface().await;
         let public = self.public_addresses();
         let changes = self.tunnel.apply(&self.membership, assignment, self.whereabouts(), &public, look).await?;
+        self.tell_interface(assignment);
         self.put_names_in_order(assignment).await;
         Ok(changes)
     }
@@ -228,8 +233,9 @@ impl Work {
     pub(super) fn keep(&mut self, assignment: Assignment) -> Result<(), MembershipError> {
         self.check_ins.note(self.last_check_in);
         let next = self.imagine(assignment);
-        self.hands.store.save(&next)?;
-        self.membership = next;
+        self.commit(next)?;
+        let assignment = self.assignment();
+        self.tell_interface(&assignment);
         Ok(())
     }
 
@@ -300,8 +306,8 @@ impl Work {
     }
 
     /// Saves the membership as it stands.
-    pub(super) fn save(&self) -> Result<(), MembershipError> {
-        Ok(self.hands.store.save(&self.membership)?)
+    pub(super) fn save(&mut self) -> Result<(), MembershipError> {
+        self.commit(self.membership.clone())
     }
 
     /// Tells the server that memberships it wants gone are gone.
@@ -363,17 +369,11 @@ impl Work {
 
     /// Removes the interface and gives up the work; the membership stays.
     pub async fn take_down(&mut self) -> Result<(), MembershipError> {
+        self.note_interface().await;
         self.resolution.end().await;
-        self.tunnel.remove().await
-    }
-
-    /// Gives up a membership whose host the server deleted: the interface goes, the identity is kept aside.
-    ///
-    /// In this order, so that after a crash in between the next start finds it and removes the interface.
-    pub async fn set_aside(&mut self) -> Result<(), MembershipError> {
-        let set_aside = self.hands.store.set_aside(&self.membership.server);
-        self.take_down().await?;
-        Ok(set_aside?)
+        self.tunnel.remove().await?;
+        self.tell_interface(&Assignment::default());
+        Ok(())
     }
 
     /// Says what an answer means for the membership.

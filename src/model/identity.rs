@@ -37,8 +37,8 @@ pub struct Mac(pub [u8; 6]);
 /// them unpredictable (protocol page, "Traffic key").
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficKey {
-    /// Random bytes used as the type name.
-    pub name: [u8; 32],
+    /// Random bytes used as the type name; `None` in an identity that was taken over from an agent without.
+    pub name: Option<[u8; 32]>,
     /// Private half.
     pub private_key: PrivateKey,
 }
@@ -66,7 +66,7 @@ impl Identity {
             next_key: None,
             password: Secret::from(BASE32_NOPAD.encode(&password)),
             private_key: PrivateKey::from_bytes(private_key),
-            traffic: TrafficKey { name, private_key: PrivateKey::from_bytes(traffic) },
+            traffic: TrafficKey { name: Some(name), private_key: PrivateKey::from_bytes(traffic) },
         })
     }
 }

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Backend, Connection, DnsStatus, FirewallStatus, InterfaceName, Nat, NetworkName, PublicKey, Relay, RelayChoice,
-    Requirement,
+    Backend, Connection, DnsStatus, FirewallStatus, InterfaceName, LeavingStatus, Nat, NetworkName, PublicKey, Relay,
+    RelayChoice, Requirement,
 };
 
 /// Everything about this device's memberships.
@@ -24,6 +24,9 @@ pub struct Report {
     pub broken: Vec<Broken>,
     /// Keys that are being redeemed again and again until a server takes one.
     pub enrolling: Vec<Enrolling>,
+    /// Memberships that were left, of which their servers do not know yet.
+    #[serde(default)]
+    pub leaving: Vec<LeavingStatus>,
     /// One for each server.
     pub memberships: Vec<Status>,
     /// Version of this document: 1. A number stands for the fields as they are; new ones may come without a new number.

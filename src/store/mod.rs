@@ -5,10 +5,14 @@
 //!   <server>/membership.json     0600, {"version":2, …}
 //!   .deleted-<server>/…          the server ended it
 //!   .inherited-<server>/…        another machine's, of which this one is a copy
+//!   .leaving-<host id>.json      0600, left here, and the server does not know yet
+//!   receipts.jsonl               0600, what happened, one line each
 //!   <server>.lock                held by the process that works on this membership
 //! ```
 
 mod inherited;
+mod leaving;
+mod receipts;
 mod wipe;
 
 use std::{
@@ -21,6 +25,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use self::receipts::{Receipt, ReceiptError, Receipts};
 use crate::model::{Membership, Server};
 
 /// Why a membership could not be read or kept.
@@ -152,20 +157,7 @@ impl Store {
         let written = |source| StoreError::Write { path: path.clone(), source };
         let saved = Saved { version: VERSION, membership: membership.clone() };
         let text = Zeroizing::new(serde_json::to_vec_pretty(&saved).map_err(|error| written(error.into()))?);
-        let beside = folder.join(".membership.json.new");
-        let write = || -> io::Result<()> {
-            match fs::remove_file(&beside) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-            file.write_all(&text)?;
-            file.sync_all()?;
-            fs::rename(&beside, &path)?;
-            File::open(&folder)?.sync_all()?;
-            File::open(&self.folder)?.sync_all()
-        };
-        write().map_err(written)
+        write_whole(&path, &text).and_then(|()| File::open(&self.folder)?.sync_all()).map_err(written)
     }
 
     /// Forgets the membership with `server`, one set aside too; none there is success.
@@ -302,6 +294,24 @@ struct Saved {
     version: u32,
     #[serde(flatten)]
     membership: Membership,
+}
+
+/// Replaces the file at `path` whole or not at all, durably.
+fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let name = name.to_string_lossy();
+    let beside = folder.join(format!(".{}.new", name.trim_start_matches('.')));
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    File::open(folder)?.sync_all()
 }
 
 fn make_folder(path: &Path) -> Result<(), StoreError> {

@@ -1,8 +1,11 @@
 //! Nothing of this machine's: what an image of it must not carry to others.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use super::{ASIDE, Store, StoreError, inherited::INHERITED, sync_folder};
+use super::{ASIDE, Store, StoreError, inherited::INHERITED, leaving, receipts, sync_folder};
 use crate::model::Server;
 
 impl Store {
@@ -20,7 +23,8 @@ impl Store {
         Ok(paths)
     }
 
-    /// Destroys all memberships, those out of use too, and the locks; what is not the agent's stays.
+    /// Destroys all memberships, those out of use too, sign-offs that wait, receipts and locks; what is not the agent's
+    /// stays.
     ///
     /// # Errors
     /// [`StoreError::Busy`] if another process works on one; nothing was destroyed then.
@@ -31,7 +35,7 @@ impl Store {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let removed = if path.is_dir() && holds_membership(&name) {
                 fs::remove_dir_all(&path)
-            } else if path.is_file() && path.extension().is_some_and(|extension| extension == "lock") {
+            } else if path.is_file() && is_ours(&path, &name) {
                 fs::remove_file(&path)
             } else {
                 Ok(())
@@ -46,4 +50,11 @@ impl Store {
 fn holds_membership(name: &str) -> bool {
     let bare = name.strip_prefix(ASIDE).or_else(|| name.strip_prefix(INHERITED)).unwrap_or(name);
     bare.parse::<Server>().is_ok()
+}
+
+fn is_ours(path: &Path, name: &str) -> bool {
+    let bare = name.strip_suffix(".new").unwrap_or(name);
+    path.extension().is_some_and(|extension| extension == "lock")
+        || leaving::is_queued(bare)
+        || receipts::is_receipts(name)
 }

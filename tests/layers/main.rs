@@ -143,16 +143,16 @@ struct Layer {
 const LAYERS: &[Layer] = &[
     Layer { modules: "model", may_use: "", may_not: "" },
     Layer { modules: "plan", may_use: "model", may_not: "" },
-    Layer { modules: "control dns endpoint facts firewall ipc link store", may_use: "model plan", may_not: "" },
+    Layer { modules: "control dns endpoint facts firewall hooks ipc link store", may_use: "model plan", may_not: "" },
     Layer {
         modules: "daemon membership",
-        may_use: "control daemon dns endpoint facts firewall ipc link membership model plan store",
+        may_use: "control daemon dns endpoint facts firewall hooks ipc link membership model plan store",
         may_not: "",
     },
     // The errors of the hands come up to where they are put into words; their work does not.
     Layer {
         modules: "cli config main",
-        may_use: "cli config control daemon facts ipc link membership model plan store",
+        may_use: "cli config control daemon facts hooks ipc link membership model plan store",
         may_not: "control::mqtt control::rest control::seal control::wire link::Kernel link::Link link::Memory \
                   link::Userspace link::kernel link::memory link::netlink link::userspace",
     },

@@ -100,7 +100,7 @@ impl Push {
         let host_id = identity.host_id;
         let key = PayloadKey::from_traffic_key(&seal::gob::encode(
             &identity.traffic.private_key.public_key().0,
-            Some(&identity.traffic.name),
+            identity.traffic.name.as_ref(),
         ))
         .ok();
         let secret = &identity.traffic.private_key;

@@ -1,6 +1,6 @@
 //! Who is answered what: requests over the control socket.
 
-use std::future::Future;
+use std::{future::Future, rc::Rc};
 
 use tokio::sync::mpsc;
 
@@ -12,8 +12,8 @@ use crate::{
         requests::{self, Kept, Plain, say},
     },
     ipc::{Answer, Call, Failure, JoinOrder, Request, Rights},
-    membership::{JoinRequest, Limits, MembershipError},
-    model::{Broken, Class, IdentityChoice, NetworkName, Server, State, Status, Token},
+    membership::{JoinRequest, Limits, MembershipError, SignOff},
+    model::{Broken, Class, IdentityChoice, LeavingStatus, NetworkName, Server, State, Status, Token},
 };
 
 impl Service {
@@ -51,11 +51,17 @@ impl Service {
         match request {
             Request::Down { server } => self.order(call, server.as_ref(), Plain::Down),
             Request::Join(order) => self.join(call, *order),
-            Request::Leave { network, server } => self.leave(call, network, server),
+            Request::Leave { forget, network, server } => {
+                let sign_off = if forget { SignOff::Forget } else { SignOff::Tell };
+                self.leave(call, network, server, sign_off);
+            }
             Request::RotateKeys { server } => self.order(call, server.as_ref(), Plain::RotateKey),
             Request::Status => {
                 let (kept, board) = (self.all(), self.board.clone());
                 self.aside(async move { requests::status(call, kept, board).await });
+            }
+            Request::Sync { server } if self.kept.is_empty() && !self.board.report().leaving.is_empty() => {
+                self.settle(call, server);
             }
             Request::Sync { server } => self.order(call, server.as_ref(), Plain::Sync),
             Request::Up { server } => self.order(call, server.as_ref(), Plain::Up),
@@ -91,19 +97,24 @@ impl Service {
         self.aside(requests::order(call, kept, plain));
     }
 
-    fn leave(&mut self, call: Call, network: Option<NetworkName>, server: Option<Server>) {
+    fn leave(&mut self, call: Call, network: Option<NetworkName>, server: Option<Server>, sign_off: SignOff) {
         let server = match server.map_or_else(|| self.meant(network.as_ref()), Ok) {
             Ok(server) => server,
             Err(error) => return self.refuse(call, errand::failure(&error)),
         };
         if self.kept.contains_key(&server) {
-            return self.order(call, Some(&server), Plain::Leave(network));
+            return self.order(call, Some(&server), Plain::Leave(network, sign_off));
         }
         if let Some(task) = self.enrolling.remove(&server) {
             task.abort();
             self.board.enroll(&server, None);
-            let (hands, backend) = (self.hands.clone(), self.settings.backend);
-            return self.aside(async move { requests::give_up(call, hands, server, backend).await });
+            let (hands, backend, wake) = (self.hands.clone(), self.settings.backend, Rc::clone(&self.wake));
+            return self.aside(async move { requests::give_up(call, hands, server, backend, sign_off, wake).await });
+        }
+        let waits = |leaving: &LeavingStatus| leaving.server == server.to_string();
+        if !self.in_hand.contains(&server) && self.board.report().leaving.iter().any(waits) {
+            let (hands, wake) = (self.hands.clone(), Rc::clone(&self.wake));
+            return self.aside(async move { requests::settle(call, hands, server, sign_off, wake).await });
         }
         let forgotten = if self.hands.store.is_inherited(&server) && !self.in_hand.contains(&server) {
             // The server knows it as another machine's.
@@ -119,6 +130,17 @@ impl Service {
         let answer = errand::answer(forgotten.map(|()| errand::Obeyed::default()));
         let mut call = call;
         self.aside(async move { say(&mut call, &answer).await });
+    }
+
+    /// Makes the sign-offs that wait for `server`, or for the only one there is.
+    fn settle(&mut self, call: Call, server: Option<Server>) {
+        match server.map_or_else(|| self.meant(None), Ok) {
+            Ok(server) => {
+                let (hands, wake) = (self.hands.clone(), Rc::clone(&self.wake));
+                self.aside(async move { requests::settle(call, hands, server, SignOff::Tell, wake).await });
+            }
+            Err(error) => self.refuse(call, errand::failure(&error)),
+        }
     }
 
     /// Why there is nothing to work on.
@@ -141,6 +163,13 @@ impl Service {
         let report = self.board.report();
         if let ([], [enrolling], None) = (&report.memberships[..], &report.enrolling[..], network) {
             return enrolling.server.parse().map_err(|_| MembershipError::NotEnrolled);
+        }
+        if let ([], [], None, Some(leaving)) =
+            (&report.memberships[..], &report.enrolling[..], network, report.leaving.first())
+        {
+            let is_one = report.leaving.iter().all(|other| other.server == leaving.server);
+            let server = leaving.server.parse().map_err(|_| MembershipError::NotEnrolled);
+            return if is_one { server } else { Err(MembershipError::Several) };
         }
         let with_it = |status: &&Status| network.is_none_or(|name| status.networks.contains_key(name));
         let mut servers = report.memberships.iter().filter(with_it).filter_map(|status| status.server.parse().ok());

@@ -110,6 +110,7 @@ impl Service {
             }
             After::GoOn | After::Left | After::Switched => {
                 self.board.forget(&server);
+                self.wake.notify_one();
                 Ended::Left
             }
         }

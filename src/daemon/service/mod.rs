@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::{AbortHandle, JoinSet, LocalSet},
     time::{Interval, interval, sleep},
 };
@@ -24,7 +24,7 @@ use super::{
     errand::{self, After, Command},
     host::Host,
     keeper::{First, Keeper, Message, Rhythm},
-    notify,
+    leaving, notify,
 };
 use crate::{
     facts,
@@ -100,6 +100,8 @@ struct Service {
     opening: BTreeMap<Server, AbortHandle>,
     settings: Settings,
     tasks: JoinSet<Finished>,
+    /// Told when sign-offs may have come to the queue, or may be possible now.
+    wake: Rc<Notify>,
 }
 
 /// A task that came to its end.
@@ -133,8 +135,14 @@ impl Service {
             opening: BTreeMap::new(),
             settings,
             tasks: JoinSet::new(),
+            wake: Rc::default(),
         };
         let alone = only.as_ref().map(|work| work.membership().server.clone());
+        if only.is_none()
+            && let Err(error) = membership::finish_leaves(&service.hands).await
+        {
+            tracing::error!(error = %describe(&error), "a leave that was interrupted is not quite done");
+        }
         service.begin(only);
         let mut host = Host::watch().await;
         let mut watchdog = notify::watchdog().map(interval);
@@ -166,6 +174,8 @@ impl Service {
         // Their interfaces may stay, and nobody answers there; whoever would have said so again is gone.
         membership::end_names(&report).await;
         membership::clear_after(&report).await;
+        membership::tell_ended(&service.hands, &report);
+        service.hands.hooks.finish(HOOKS_PATIENCE).await;
         ended
     }
 
@@ -186,6 +196,8 @@ impl Service {
             self.show_inherited();
             self.enroll_configured();
             self.sweep();
+            let (hands, board, wake) = (self.hands.clone(), self.board.clone(), Rc::clone(&self.wake));
+            self.aside(async move { leaving::sign_off(hands, board, wake).await });
         }
         let board = self.board.clone();
         self.tasks.spawn_local(async move {
@@ -340,6 +352,9 @@ impl Service {
         let own: BTreeSet<_> =
             self.board.report().memberships.iter().map(|status| status.interface.to_string()).collect();
         let moved = change.moved.iter().any(|name| !own.contains(name) && !facts::is_inner(name));
+        if moved {
+            self.wake.notify_one();
+        }
         let touched = Rc::new(change.touched.intersection(&own).cloned().collect::<BTreeSet<_>>());
         for inbox in self.kept.values() {
             if moved {
@@ -372,6 +387,9 @@ async fn due(watchdog: &mut Option<Interval>) {
         None => std::future::pending().await,
     }
 }
+
+/// How long the end waits for hooks; the service manager does not wait much longer.
+const HOOKS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long nobody is let in after that failed.
 const ACCEPT_GAP: Duration = Duration::from_millis(200);
