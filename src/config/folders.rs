@@ -8,7 +8,11 @@ use std::{
 use directories::ProjectDirs;
 use nix::unistd;
 
-use super::{ConfigError, flags::Places};
+use super::{
+    ConfigError,
+    flags::Places,
+    manual::{CONFIG_FILE, RUNTIME_DIR, STATE_DIR},
+};
 
 /// Folders of this process, and its configuration file.
 pub(super) struct Folders {
@@ -18,23 +22,24 @@ pub(super) struct Folders {
 }
 
 impl Folders {
-    /// Flags first, then what systemd made for the unit, then root's folders or the user's.
+    /// Flags first, then what the unit says, then root's folders or the user's.
     pub(super) fn of_this_process(places: &Places) -> Result<Self, ConfigError> {
         let systemd = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let state = places.state_dir.clone().or_else(|| systemd("STATE_DIRECTORY"));
         let runtime = places.runtime_dir.clone().or_else(|| systemd("RUNTIME_DIRECTORY"));
+        let config = systemd("CONFIGURATION_DIRECTORY").map(|folder| folder.join("agent.toml"));
         if unistd::geteuid().is_root() {
             return Ok(Self {
-                config: "/etc/enroll-agent/agent.toml".into(),
-                runtime: runtime.unwrap_or_else(|| "/run/enroll-agent".into()),
-                state: state.unwrap_or_else(|| "/var/lib/enroll-agent".into()),
+                config: config.unwrap_or_else(|| CONFIG_FILE.into()),
+                runtime: runtime.unwrap_or_else(|| RUNTIME_DIR.into()),
+                state: state.unwrap_or_else(|| STATE_DIR.into()),
             });
         }
         let home = ProjectDirs::from("", "", "enroll-agent").ok_or(ConfigError::Homeless)?;
         let own_state = home.state_dir().unwrap_or(home.data_local_dir()).to_owned();
         let own_runtime = home.runtime_dir().map_or_else(|| own_state.join("run"), Path::to_owned);
         Ok(Self {
-            config: home.config_dir().join("agent.toml"),
+            config: config.unwrap_or_else(|| home.config_dir().join("agent.toml")),
             runtime: runtime.unwrap_or(own_runtime),
             state: state.unwrap_or(own_state),
         })

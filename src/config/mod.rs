@@ -8,6 +8,7 @@ mod file;
 mod flags;
 mod folders;
 mod keys;
+mod manual;
 mod pins;
 mod source;
 
@@ -27,6 +28,7 @@ use self::{
 pub use self::{
     flags::{Ask, Flags, KeyFlags, Places, RunFlags},
     keys::{Keys, ask_for_keys},
+    manual::{FILES, VARIABLES},
     source::{Source, Trace},
 };
 use crate::model::{Backend, InterfaceName, OnPartial, Overrides, Patience, PinError, Secret, Span, TokenError, Wait};

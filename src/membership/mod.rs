@@ -39,7 +39,7 @@ pub use bond::HoldWatch;
 pub use doctor::{Belongings, examine_files, examine_machine, examine_membership, search_secrets};
 pub use error::{MembershipError, describe};
 pub use gateway::GatewaysInUse;
-pub use glance::{clear_after, clear_deleted, deleted, held, inherited, status, sweep};
+pub use glance::{clear, clear_after, clear_deleted, deleted, held, inherited, status, sweep};
 pub use image::{Wiped, remains, wipe};
 pub use import::{Depth, ImportError, Imported, find, import};
 pub use inspect::ask_about;

@@ -18,6 +18,7 @@ mod keys;
 mod lasting;
 mod leave;
 mod names;
+mod packages;
 mod receipts;
 mod refused;
 mod run;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     cases.extend(lasting::cases());
     cases.extend(leave::cases());
     cases.extend(names::cases());
+    cases.extend(packages::cases());
     cases.extend(receipts::cases());
     cases.extend(refused::cases());
     cases.extend(run::cases());
