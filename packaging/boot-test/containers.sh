@@ -1,5 +1,6 @@
 # The service in systemd-nspawn, each time in a throw-away root: what takes seconds, with the userspace data plane.
-# shellcheck shell=bash disable=SC2154
+# What is in single quotes is for guests.
+# shellcheck shell=bash disable=SC2016,SC2154
 
 declare -A containers
 

@@ -1,5 +1,6 @@
 # Two machines of one image in QEMU, with the kernel's WireGuard.
-# shellcheck shell=bash disable=SC2154
+# What is in single quotes is for guests.
+# shellcheck shell=bash disable=SC2016,SC2154
 
 declare -A machines
 

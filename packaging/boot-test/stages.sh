@@ -1,5 +1,6 @@
 # What machines have to stand.
-# shellcheck shell=bash disable=SC2154
+# What is in single quotes is for guests.
+# shellcheck shell=bash disable=SC2016,SC2154
 
 # Both enroll by themselves, as different hosts, and reach each other.
 first_boot() {
@@ -43,10 +44,10 @@ service_changes() {
   before="$(tunnel two)"
 
   pid="$(service two MainPID)"
-  version="$(ask two 'dpkg-query -W -f \${Version} enroll-agent')"
+  version="$(ask two 'dpkg-query -W -f "\${Version}" enroll-agent')"
   ping_in_background one "${overlay[two]}"
   must two 'dpkg -i /root/next.deb'
-  same 'the version after the upgrade' "$(ask two 'dpkg-query -W -f \${Version} enroll-agent')" "$version+next"
+  same 'the version after the upgrade' "$(ask two 'dpkg-query -W -f "\${Version}" enroll-agent')" "$version+next"
   differs 'the process' "$(service two MainPID)" "$pid"
   within two 60 'agent status --check ready'
   must two 'grep -q ca.pem /etc/enroll-agent/agent.toml'

@@ -1,5 +1,5 @@
 # Says what happens, and has guests do things.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 
 declare -A talk_in talk_out
 

@@ -39,7 +39,7 @@ stop_server() {
 stop_world() {
   [ -z "$server" ] || stop_server
   local name
-  for name in $(ip netns list 2>/dev/null | sed -n "s/^\($hub[^ ]*\).*/\1/p"); do
+  for name in $(ip netns list 2>/dev/null | sed -n "s/^\(${hub}[^ ]*\).*/\1/p"); do
     ip netns del "$name"
   done
 }
