@@ -28,7 +28,7 @@ start() {
   ip -n "$space" link set lo up
   ip -n "$hub" link add "veth$number" type veth peer name host0 netns "$space"
   ip -n "$hub" link set "veth$number" master bridge up
-  ip -n "$space" addr add "10.99.0.2$number/24" dev host0
+  ip -n "$space" addr add "10.99.0.$((20 + number))/24" dev host0
   ip -n "$space" link set host0 up
   mkdir -p "$over"/{upper,work,root} "$group/$name"
   mount -t overlay overlay -o "lowerdir=$root,upperdir=$over/upper,workdir=$over/work" "$over/root"
@@ -75,7 +75,9 @@ containers() {
   prepare_containers
   image_in_containers
   install_on_a_running_machine
-  other_ways_in
+  stories
+  recipes
+  cloud_init
 }
 
 # A file that is there tells how it is: nothing of an identity is in the state folder.
@@ -173,31 +175,4 @@ ca_file = \"/etc/enroll-agent/ca.pem\"
 key_file = \"/etc/enroll-agent/site.key\"
 END
     umask 077; echo '$1' >/etc/enroll-agent/site.key; chown enroll-agent: /etc/enroll-agent/site.key"
-}
-
-# Credentials of systemd, each as a container's own.
-other_ways_in() {
-  local secret
-  secret="$(new_key credentials 3)"
-  (umask 077 && printf %s "$secret" >"$scratch/credential")
-  start manager 4 "$scratch/root" --load-credential="enroll-agent.key:$scratch/credential"
-  within manager 30 'agent status --check ready'
-  say 'a credential of the container manager is taken at the first start'
-  stop manager
-
-  start store 5 "$scratch/root"
-  must store "umask 077; mkdir -p /etc/credstore; echo '$secret' >/etc/credstore/enroll-agent.key; systemctl restart enroll-agent"
-  within store 30 'agent status --check ready'
-  ask store 'ls -la /etc/credstore; journalctl -u enroll-agent --no-pager | tail -n 20'
-  stop store
-
-  start sealed 6 "$scratch/root"
-  must sealed "mkdir -p /etc/credstore.encrypted /etc/systemd/system/enroll-agent.service.d
-    printf %s '$secret' | systemd-creds encrypt --with-key=host --name=enroll-agent.key - /etc/credstore.encrypted/enroll-agent.key
-    printf '[Service]\nLoadCredentialEncrypted=enroll-agent.key:/etc/credstore.encrypted/enroll-agent.key\n' \
-      >/etc/systemd/system/enroll-agent.service.d/key.conf
-    systemctl daemon-reload; systemctl restart enroll-agent"
-  within sealed 30 'agent status --check ready'
-  ask sealed 'ls -la /etc/credstore.encrypted; journalctl -u enroll-agent --no-pager | tail -n 20'
-  stop sealed
 }
