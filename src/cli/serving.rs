@@ -95,10 +95,15 @@ pub(super) async fn switch(
         Switch::Off => "down",
         Switch::On => "up",
     };
-    if common.json {
+    Ok(told(word, common.json))
+}
+
+/// Says which way interfaces were switched.
+pub(super) fn told(word: &str, json: bool) -> ExitCode {
+    if json {
         print_json(&serde_json::json!({ "switched": word }));
     } else {
         print_text(&format!("{word}\n"));
     }
-    Ok(ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }

@@ -7,6 +7,7 @@
 mod file;
 mod flags;
 mod keys;
+mod manual;
 mod source;
 
 use std::{
@@ -23,10 +24,12 @@ use nix::unistd;
 use self::{
     file::{File, read_file},
     flags::Wanted,
+    manual::{CONFIG_FILE, RUNTIME_DIR, STATE_DIR},
 };
 pub use self::{
     flags::{Ask, Flags, KeyFlags, Places, RunFlags},
     keys::{Keys, ask_for_keys},
+    manual::{FILES, VARIABLES},
     source::{Source, Trace},
 };
 use crate::model::{Backend, InterfaceName, Overrides, Secret, TokenError};
@@ -270,23 +273,24 @@ struct Folders {
 }
 
 impl Folders {
-    /// Flags first, then what systemd made for the unit, then root's folders or the user's.
+    /// Flags first, then what the unit says, then root's folders or the user's.
     fn of_this_process(places: &Places) -> Result<Self, ConfigError> {
         let systemd = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let state = places.state_dir.clone().or_else(|| systemd("STATE_DIRECTORY"));
         let runtime = places.runtime_dir.clone().or_else(|| systemd("RUNTIME_DIRECTORY"));
+        let config = systemd("CONFIGURATION_DIRECTORY").map(|folder| folder.join("agent.toml"));
         if unistd::geteuid().is_root() {
             return Ok(Self {
-                config: "/etc/enroll-agent/agent.toml".into(),
-                runtime: runtime.unwrap_or_else(|| "/run/enroll-agent".into()),
-                state: state.unwrap_or_else(|| "/var/lib/enroll-agent".into()),
+                config: config.unwrap_or_else(|| CONFIG_FILE.into()),
+                runtime: runtime.unwrap_or_else(|| RUNTIME_DIR.into()),
+                state: state.unwrap_or_else(|| STATE_DIR.into()),
             });
         }
         let home = ProjectDirs::from("", "", "enroll-agent").ok_or(ConfigError::Homeless)?;
         let own_state = home.state_dir().unwrap_or(home.data_local_dir()).to_owned();
         let own_runtime = home.runtime_dir().map_or_else(|| own_state.join("run"), Path::to_owned);
         Ok(Self {
-            config: home.config_dir().join("agent.toml"),
+            config: config.unwrap_or_else(|| home.config_dir().join("agent.toml")),
             runtime: runtime.unwrap_or(own_runtime),
             state: state.unwrap_or(own_state),
         })

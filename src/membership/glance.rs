@@ -86,6 +86,26 @@ pub(super) async fn clear_kernel(membership: &Membership) -> Result<(), Membersh
     }
 }
 
+/// Removes whatever agents that ended left in the kernel for the saved memberships; what is saved stays as it is.
+///
+/// # Errors
+/// [`MembershipError::Store`] if the memberships cannot be read, else the last failure after all were tried.
+pub async fn clear(store: &Store) -> Result<(), MembershipError> {
+    let mut result = Ok(());
+    for server in store.servers()? {
+        let cleared = async {
+            let Some(membership) = store.load(&server)? else { return Ok(()) };
+            clear_kernel(&membership).await?;
+            link::clear_rules(&membership.interface).await?;
+            fence::clear(&membership.interface).await
+        };
+        if let Err(error) = cleared.await {
+            result = Err(error);
+        }
+    }
+    result
+}
+
 /// Removes what userspace interfaces leave behind that end with this process: routing rules and packet filters.
 ///
 /// What is left all the same is found at the next start.

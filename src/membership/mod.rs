@@ -30,7 +30,7 @@ use std::path::PathBuf;
 pub use bond::HoldWatch;
 pub use error::{MembershipError, describe};
 pub use gateway::GatewaysInUse;
-pub use glance::{clear_after, clear_deleted, deleted, held, inherited, status, sweep};
+pub use glance::{clear, clear_after, clear_deleted, deleted, held, inherited, status, sweep};
 pub use image::{Wiped, remains, wipe};
 pub use join::{Greeting, JoinRequest, Joined, join};
 pub use leave::{Farewell, leave};
