@@ -14,12 +14,13 @@ openrc() {
   ip -n "$hub" link set veth19 master bridge up
   ip -n "$space" addr add 10.99.0.39/24 dev host0
   ip -n "$space" link set host0 up
-  ip netns exec "$space" unshare --mount --pid --fork --kill-child --propagation private bash -euc '
+  # The shell in the root is the first process, and reaps what has no parent any more.
+  timeout 120 ip netns exec "$space" unshare --mount --pid --fork --kill-child --propagation private bash -euc '
     mount --rbind /dev "$1/dev"
     mount -t proc proc "$1/proc"
     mount -t sysfs sys "$1/sys"
     mount -t tmpfs tmpfs "$1/run"
-    exec timeout 120 chroot "$1" /bin/bash -s' bash "$root" >"$scratch/openrc.console" 2>&1 <<'SCRIPT' ||
+    exec chroot "$1" /bin/bash -s' bash "$root" >"$scratch/openrc.console" 2>&1 <<'SCRIPT' ||
 # OpenRC believes that it has booted the machine.
 mkdir -p /run/openrc/{coldplugged,daemons,exclusive,failed,hotplugged,inactive,options,scheduled,started,starting,stopping,tmp,wasinactive}
 touch /run/openrc/softlevel
