@@ -123,12 +123,12 @@ fn recipes() -> Vec<Recipe> {
     let mut folders = vec![root().join("packaging/recipes")];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(folder).expect("a folder of the repository") {
+            let path = entry.expect("an entry of it").path();
             if path.is_dir() {
                 folders.push(path);
             } else {
-                let text = fs::read_to_string(&path).unwrap();
+                let text = fs::read_to_string(&path).expect("a text of the repository");
                 found.push(Recipe { path, text });
             }
         }
@@ -138,13 +138,16 @@ fn recipes() -> Vec<Recipe> {
 }
 
 fn names(folder: &Path) -> BTreeSet<String> {
-    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    fs::read_dir(folder)
+        .expect("a folder of the repository")
+        .map(|entry| entry.expect("an entry of it").file_name().into_string().expect("a name in UTF-8"))
+        .collect()
 }
 
 /// Returns what is wrong with a file by its kind; every kind is known.
 fn syntax(path: &Path, text: &str) -> Option<String> {
     if text.starts_with("#!") && text.lines().next()?.contains("/sh") || text.starts_with("#!/sbin/openrc-run") {
-        let checked = Command::new("sh").arg("-n").arg(path).stdin(Stdio::null()).output().unwrap();
+        let checked = Command::new("sh").arg("-n").arg(path).stdin(Stdio::null()).output().expect("a shell");
         return (!checked.status.success()).then(|| String::from_utf8_lossy(&checked.stderr).into_owned());
     }
     match path.extension()?.to_str()? {
@@ -173,7 +176,7 @@ fn sections(text: &str) -> Option<String> {
     lines.find(|line| !is_known(line)).map(str::to_owned)
 }
 
-/// A recipe of BitBake: assignments, `inherit`, `require`, and functions whose bodies are scripts.
+/// A recipe of `BitBake`: assignments, `inherit`, `require`, and functions whose bodies are scripts.
 fn assignments(text: &str) -> Option<String> {
     let mut is_inside = false;
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
