@@ -1,5 +1,6 @@
 # The service under OpenRC, in a root without systemd: no boot, but the same service manager.
-# shellcheck shell=bash disable=SC2154
+# What is in single quotes is for that root.
+# shellcheck shell=bash disable=SC2016,SC2154
 
 openrc() {
   local root="$scratch/openrc" space="$hub-openrc"

@@ -12,6 +12,7 @@ mod keys;
 mod lasting;
 mod leave;
 mod names;
+mod packages;
 mod refused;
 mod run;
 mod scenario;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     cases.extend(lasting::cases());
     cases.extend(leave::cases());
     cases.extend(names::cases());
+    cases.extend(packages::cases());
     cases.extend(refused::cases());
     cases.extend(run::cases());
     cases.extend(scenario::cases());

@@ -125,6 +125,11 @@ fn down_and_up(lab: &mut Lab) -> Result<()> {
     ensure!(there(&node)?, "no interface after up");
     stop(&service)?;
     ensure!(there(&node)?, "the kernel's interface outlives the service");
+    ensure!(world.run(&node, &["down", "--until-start"])?.exit == Some(Exit::Code(0)));
+    ensure!(!there(&node)?, "the interface stays without its package");
+    let service = world.serve_on(&node, "kernel", &[])?;
+    wait_up(&world, &node)?;
+    stop(&service)?;
     ensure!(world.run(&node, &["leave"])?.exit == Some(Exit::Code(0)));
     ensure!(!there(&node)?, "the interface stays after leaving");
     Ok(())
