@@ -101,17 +101,19 @@ fn the_packaged_configuration_says_nothing_by_itself() {
 }
 
 fn page(name: &str) -> String {
-    text(&manual::files("2026-01-02").unwrap(), &format!("man/{name}.1"))
+    text(&manual::files("2026-01-02").expect("memory can be written"), &format!("man/{name}.1"))
 }
 
 fn text(files: &BTreeMap<String, Vec<u8>>, name: &str) -> String {
-    String::from_utf8(files[name].clone()).unwrap()
+    String::from_utf8(files[name].clone()).expect("it is text")
 }
 
 /// One section of a page, names as they are read and not as they are escaped.
 fn section(page: &str, name: &str) -> String {
-    let (_, rest) =
-        page.split_once(&format!(".SH \"{name}\"\n")).or(page.split_once(&format!(".SH {name}\n"))).unwrap();
+    let (_, rest) = page
+        .split_once(&format!(".SH \"{name}\"\n"))
+        .or(page.split_once(&format!(".SH {name}\n")))
+        .expect("the section is there");
     rest.split("\n.SH ").next().unwrap_or_default().replace("\\-", "-").replace("\\_", "_")
 }
 
