@@ -96,6 +96,6 @@ make_image() {
   cp "$kernel/lib/modules/$version"/modules.{builtin,builtin.modinfo,order} "$scratch/root/lib/modules/$version/"
   depmod -b "$scratch/root" "$version"
   cp "$scratch/next.deb" "$scratch/root/root/"
-  mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1 -m 0 -d "$scratch/root" "$scratch/image" 800M
+  mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1 -m 0 -d "$scratch/root" "$scratch/image" 800M >"$scratch/mke2fs"
   say "an image of $(du -h --apparent-size "$scratch/image" | cut -f 1)"
 }
