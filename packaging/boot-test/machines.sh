@@ -74,6 +74,7 @@ no_ping_lost() {
 
 machines() {
   local secret
+  start_anew
   make_image
   cp --sparse=always "$scratch/image" "$scratch/one.disk"
   cp --sparse=always "$scratch/image" "$scratch/two.disk"

@@ -36,6 +36,13 @@ stop_server() {
   server=
 }
 
+# A server that knows nobody, with the same certificate authority.
+start_anew() {
+  stop_server
+  rm -f "$scratch"/server.db*
+  start_server
+}
+
 stop_world() {
   [ -z "$server" ] || stop_server
   local name
