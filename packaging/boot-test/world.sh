@@ -31,7 +31,7 @@ start_server() {
 }
 
 stop_server() {
-  kill "$server"
+  kill "$server" 2>/dev/null || true
   wait "$server" 2>/dev/null || true
   server=
 }
