@@ -84,8 +84,8 @@ impl Source {
             }
             Self::Credential(path) => {
                 let until = format!("the key stays in {} until the service ends", path.display());
-                let originals = CREDENTIAL_STORES.iter().map(|store| root.join(store));
-                originals.filter(|path| path.exists()).map(|path| remove(&path)).chain([Trace::Stays(until)]).collect()
+                let originals = CREDENTIAL_STORES.iter().filter_map(|store| remove_if_there(&root.join(store)));
+                originals.chain([Trace::Stays(until)]).collect()
             }
             Self::Drop { path, stamp: read } => match stamp(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -104,6 +104,15 @@ fn remove(path: &Path) -> Trace {
     match fs::remove_file(path) {
         Ok(()) => Trace::Removed(format!("the key was removed from {}", path.display())),
         Err(error) => Trace::Stays(format!("the key stays in {}: {error}", path.display())),
+    }
+}
+
+/// Removes a file that may be there; a folder that only root may look into could have it.
+fn remove_if_there(path: &Path) -> Option<Trace> {
+    match path.try_exists() {
+        Ok(true) => Some(remove(path)),
+        Ok(false) => None,
+        Err(error) => Some(Trace::Stays(format!("if the key is in {}, it stays: {error}", path.display()))),
     }
 }
 
