@@ -280,8 +280,13 @@ impl World {
         ensure!(saved["phase"]["phase"] == "enrolled", "saved as {}", saved["phase"]["phase"]);
         ensure!(saved["sent"].as_array().is_some_and(Vec::is_empty), "keys are on their way: {}", saved["sent"]);
         let api = self.server.api();
-        let expected =
-            [".interfaces.lock".to_owned(), api.clone(), format!("{api}.lock"), format!("{api}/membership.json")];
+        let expected = [
+            ".interfaces.lock".to_owned(),
+            api.clone(),
+            format!("{api}.lock"),
+            format!("{api}/membership.json"),
+            RECEIPTS.to_owned(),
+        ];
         ensure!(contents(&self.state())? == expected, "state: {:?}", contents(&self.state())?);
         Ok(())
     }
@@ -298,7 +303,10 @@ impl World {
         ensure!(output.status.success(), "leaving failed: {output:?}");
         ensure!(self.server.hosts()?.is_empty(), "the host is still there");
         refuse_interfaces(lab)?;
-        let expected = [".interfaces.lock".to_owned(), format!("{}.lock", self.server.api())];
+        let mut command = Command::new(AGENT);
+        let output = self.configure(&mut command, &["receipts", "--verify"]).output()?;
+        ensure!(output.status.success(), "the receipts are damaged: {output:?}");
+        let expected = [".interfaces.lock".to_owned(), format!("{}.lock", self.server.api()), RECEIPTS.to_owned()];
         ensure!(contents(&self.state())? == expected, "state after leaving: {:?}", contents(&self.state())?);
         let run = contents(&self.folder.join("run"))?;
         ensure!(
@@ -315,6 +323,8 @@ impl Drop for World {
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
+
+const RECEIPTS: &str = "receipts.jsonl";
 
 fn refuse_interfaces(lab: &Lab) -> Result<()> {
     let stray = lab.interfaces()?.into_iter().find(|interface| interface.name.starts_with("enroll"));
