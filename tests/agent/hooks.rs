@@ -125,7 +125,8 @@ fn noting(folder: &Path) -> String {
     format!("#!/bin/sh\n{{ printf '%s ' \"$1\"; cat; }} >> {}/told\n", folder.display())
 }
 
-fn put(folder: &Path, name: &str, mode: u32, text: &str) -> Result<()> {
+/// Puts a hook beside the configuration in `folder`.
+pub(crate) fn put(folder: &Path, name: &str, mode: u32, text: &str) -> Result<()> {
     let hooks = folder.join("hooks.d");
     fs::create_dir_all(&hooks)?;
     fs::set_permissions(&hooks, fs::Permissions::from_mode(0o755))?;

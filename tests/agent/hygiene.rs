@@ -15,6 +15,7 @@ use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
 use crate::{
+    hooks::put,
     lab::{Case, Exit, Lab, Missing, Node, Output, Process, Program, eventually},
     status::{stop, wait_pushed, wait_up, with_broker},
     world::{DONE, JOINED, World, ended_with, new_key},
@@ -40,6 +41,10 @@ fn a_whole_life(lab: &mut Lab) -> Result<()> {
     for key in [&key, &further, dead.token.expose()] {
         secrets.add_key(key)?;
     }
+    let seen = world.folder.path().join("seen");
+    let place = seen.display();
+    let watch = format!("#!/bin/sh\n{{ cat; cat /proc/$$/environ /proc/$$/cmdline; ls -l /proc/$$/fd; }} >>{place}\n");
+    put(world.folder.path(), "10-see", 0o755, &watch)?;
     let service = node.spawn(loud(&world, &node, &["run", "--spread", "0", "--backend", "userspace"]))?;
     eventually("the service", DONE, || world.own(&node).join("run/agent.sock").exists().then_some(()))?;
 
@@ -50,6 +55,8 @@ fn a_whole_life(lab: &mut Lab) -> Result<()> {
         Ok(output)
     };
     ended_with(&run(&["join", "-"], dead.token.expose())?, 5, "it does not exist");
+    ended_with(&run(&["inspect", "-", "--online", "--json"], &key)?, 0, "");
+    ended_with(&run(&["join", "-", "--dry-run", "--json"], &key)?, 0, "");
     ended_with(&run(&["join", "-"], &key)?, 0, "");
     wait_pushed(&world, &node)?;
     secrets.add_saved(&world, &node)?;
@@ -59,9 +66,17 @@ fn a_whole_life(lab: &mut Lab) -> Result<()> {
     secrets.refuse("the socket", &ask(&world.own(&node), &json!({"verb": "status"}))?);
     let wrong = ask(&world.own(&node), &json!({"verb": "join", "token": key, "timeout": "soon"}))?;
     secrets.refuse("the socket", &wrong);
-    for arguments in
-        [&["status", "--json"][..], &["peers"], &["sync"], &["rotate-keys"], &["status"], &["down"], &["up"]]
-    {
+    for arguments in [
+        &["status", "--json"][..],
+        &["peers"],
+        &["sync"],
+        &["rotate-keys"],
+        &["status"],
+        &["down"],
+        &["up"],
+        &["doctor", "--json"],
+        &["receipts", "--json"],
+    ] {
         run(arguments, "")?;
         secrets.add_saved(&world, &node)?;
     }
@@ -73,6 +88,8 @@ fn a_whole_life(lab: &mut Lab) -> Result<()> {
         secrets.refuse_in_output(output);
     }
     let log = service.output()?.stderr.join("\n");
+    secrets.refuse("what hooks were given", &fs::read(&seen).context("no hook was run")?);
+    secrets.refuse("receipts", &fs::read(world.own(&node).join("state/receipts.jsonl"))?);
     ensure!(log.contains("TRACE") && log.contains("pooling idle connection"), "libraries log nothing: {log}");
     secrets.refuse_in_requests(&world)
 }
