@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use enroll_agent::cli::Cli;
 
 #[test]
@@ -17,12 +17,15 @@ fn every_visible_command_has_a_page_and_no_hidden_one() {
     let files = manual::files("2026-01-02").unwrap();
     let pages: BTreeSet<_> = files.keys().filter_map(|name| name.strip_prefix("man/")).map(str::to_owned).collect();
 
-    let command = Cli::command();
-    let visible = command.get_subcommands().filter(|sub| !sub.is_hide_set());
-    let mut expected: BTreeSet<_> = visible.map(|sub| format!("agent-{}.1", sub.get_name())).collect();
-    expected.insert("agent.1".to_owned());
+    let expected = names(&Cli::command(), "agent");
     assert!(expected.len() > 10, "{expected:?}");
     assert_eq!(pages, expected);
+}
+
+fn names(command: &Command, name: &str) -> BTreeSet<String> {
+    let visible = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+    let below = visible.flat_map(|sub| names(sub, &format!("{name}-{}", sub.get_name())));
+    below.chain([format!("{name}.1")]).collect()
 }
 
 #[test]

@@ -252,6 +252,8 @@ fn unknown(command: &[String]) -> Option<String> {
         return None;
     }
     let Some(subcommand) = cli.find_subcommand(verb) else { return Some(verb.clone()) };
+    let below = command.get(1).and_then(|word| subcommand.find_subcommand(word));
+    let subcommand = below.unwrap_or(subcommand);
     let known: BTreeSet<_> = subcommand
         .get_arguments()
         .chain(cli.get_arguments().filter(|argument| argument.is_global_set()))
@@ -265,13 +267,18 @@ fn unknown(command: &[String]) -> Option<String> {
 /// The environment variables that the agent reads.
 fn variables() -> BTreeSet<String> {
     let cli = Cli::command();
-    let all = cli.get_subcommands().chain([&cli]).flat_map(clap::Command::get_arguments);
+    let all = all(&cli).into_iter().flat_map(clap::Command::get_arguments);
     let named = all.filter_map(|argument| Some(argument.get_env()?.to_str()?.to_owned()));
     // These are no flags, and a key's own variables would not be.
     named
         .chain(["ENROLL_AGENT_", "ENROLL_AGENT_…", "ENROLL_AGENT_LOG"].map(str::to_owned))
         .chain(["ENROLL_AGENT_KEY", "ENROLL_AGENT_KEY_FILE", "ENROLL_AGENT_KEY_FD"].map(str::to_owned))
         .collect()
+}
+
+/// `command` and all below it.
+fn all(command: &clap::Command) -> Vec<&clap::Command> {
+    [command].into_iter().chain(command.get_subcommands().flat_map(all)).collect()
 }
 
 /// Returns the word in which a line would show a key: an argument, a variable of a unit, a setting of a hypervisor.

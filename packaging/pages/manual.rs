@@ -71,7 +71,7 @@ fn exit_status(table: &str, roff: &mut Roff) {
 fn environment(top: &Command, roff: &mut Roff) {
     let mut variables: BTreeMap<String, String> =
         config::VARIABLES.iter().map(|(name, meaning)| ((*name).to_owned(), (*meaning).to_owned())).collect();
-    for command in [top].into_iter().chain(visible(top)) {
+    for command in all(top) {
         for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
             let (Some(name), Some(long)) = (argument.get_env(), argument.get_long()) else { continue };
             variables.entry(name.to_string_lossy().into_owned()).or_insert_with(|| format!("the same as --{long}"));
@@ -110,6 +110,11 @@ fn page_names(command: &Command) -> Vec<String> {
 
 fn page_name(command: &Command) -> String {
     command.get_display_name().unwrap_or(command.get_name()).to_owned()
+}
+
+/// `command` and all below it.
+fn all(command: &Command) -> Vec<&Command> {
+    [command].into_iter().chain(visible(command).flat_map(all)).collect()
 }
 
 fn visible(command: &Command) -> impl Iterator<Item = &Command> {
