@@ -171,7 +171,7 @@ async fn roll_back(config: &Config, server: Option<&str>, status: Option<&Status
     let mut client = ipc::connect(&config.runtime_dir).await?.ok_or_else(Failure::not_running)?;
     let left = ask(&mut client, &Request::Leave { forget: false, network: None, server }).await;
     let failure = left.err().map(|failure| failure.message().to_owned());
-    Ok(partial::taken_back(status.and_then(print::unmet), failure.into_iter().collect()))
+    Ok(partial::taken_back(status.and_then(print::unmet), failure.as_slice()))
 }
 
 /// What an agent may take beyond the time that a join may.

@@ -35,16 +35,16 @@ pub(super) fn rolled_back(unmet: Option<String>, farewell: &Farewell) -> Failure
     if failures.is_empty() {
         failures.extend(listed.iter().map(|Listed { server, .. }| format!("{server} is told later")));
     }
-    taken_back(unmet, failures)
+    taken_back(unmet, &failures)
 }
 
 /// The same by an agent that serves; `failures` is what did not work on the way out.
-pub(super) fn taken_back(unmet: Option<String>, failures: Vec<String>) -> Failure {
+pub(super) fn taken_back(unmet: Option<String>, failures: &[String]) -> Failure {
     let (class, missing) = match unmet {
         Some(unmet) => (Class::Partial, unmet),
         None => (Class::Waiting, "no network was assigned".to_owned()),
     };
-    let after = match failures.as_slice() {
+    let after = match failures {
         [] => String::new(),
         failures => format!("; not all of it worked: {}", failures.join("; ")),
     };
