@@ -7,8 +7,8 @@ use enroll_agent::mock_server::{Flaw, Trouble};
 use serde_json::Value;
 
 use crate::{
-    lab::{Case, Exit, Lab, Missing, Node, Output, Program, eventually},
-    status::{stop, wait_for},
+    lab::{Case, Exit, Lab, Missing, Output, Program, eventually},
+    status::{check, stop, wait_for},
     world::{DONE, World},
 };
 
@@ -217,18 +217,6 @@ fn secrets_that_were_left_behind_are_found(lab: &mut Lab) -> Result<()> {
     }
     careless.kill()?;
     Ok(())
-}
-
-/// What the doctor says in `node` about one thing.
-pub(crate) fn verdict(world: &World, node: &Node, id: &str) -> Result<Value> {
-    let told = json(&world.run(node, &["doctor", "--json"])?)?;
-    Ok(check(&told, id)?["verdict"].clone())
-}
-
-/// The first check of that name.
-pub(crate) fn check<'a>(told: &'a Value, id: &str) -> Result<&'a Value> {
-    let checks = told["checks"].as_array().with_context(|| format!("no checks: {told}"))?;
-    checks.iter().find(|check| check["id"] == id).with_context(|| format!("no check {id}: {told}"))
 }
 
 pub(crate) fn key_value(key: &str) -> Result<String> {

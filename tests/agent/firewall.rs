@@ -18,9 +18,8 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::{
-    doctor::verdict,
     lab::{Case, Exit, Lab, Missing, Node, Program, Reached, eventually},
-    status::{host_id, peers, stop, wait_for, wait_pushed, wait_up},
+    status::{host_id, peers, stop, verdict, wait_for, wait_pushed, wait_up},
     world::{DONE, NOTICED, World, address},
 };
 

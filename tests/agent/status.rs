@@ -86,3 +86,16 @@ pub(crate) fn footprint(process: &Process) -> Result<Footprint> {
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no resident size")?;
     Ok(Footprint { files, kilobytes: resident.trim().trim_end_matches(" kB").parse()? })
 }
+
+/// What the doctor says in `node` about one thing.
+pub(crate) fn verdict(world: &World, node: &Node, id: &str) -> Result<Value> {
+    let output = world.run(node, &["doctor", "--json"])?;
+    let told: Value = serde_json::from_str(&output.stdout.join("\n"))?;
+    Ok(check(&told, id)?["verdict"].clone())
+}
+
+/// The first check of that name.
+pub(crate) fn check<'a>(told: &'a Value, id: &str) -> Result<&'a Value> {
+    let checks = told["checks"].as_array().with_context(|| format!("no checks: {told}"))?;
+    checks.iter().find(|check| check["id"] == id).with_context(|| format!("no check {id}: {told}"))
+}
