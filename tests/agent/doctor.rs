@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     lab::{Case, Exit, Lab, Missing, Output, Program, eventually},
-    status::{check, stop, wait_for},
+    status::{check, json, stop, wait_for},
     world::{DONE, World},
 };
 
@@ -227,10 +227,6 @@ pub(crate) fn key_value(key: &str) -> Result<String> {
 /// Puts something that is no program over every nft there is.
 pub(crate) const HIDE_NFT: &str = "for nft in /usr/sbin/nft /sbin/nft /usr/bin/nft /usr/local/sbin/nft; do
     [ -e $nft ] || continue; mount --bind /dev/null $nft || exit 1; done";
-
-pub(crate) fn json(output: &Output) -> Result<Value> {
-    serde_json::from_str(&output.stdout.join("\n")).with_context(|| format!("{output:?}"))
-}
 
 pub(crate) fn fingerprint(key: &str) -> Result<String> {
     Ok(key.parse::<enroll_agent::model::Token>()?.fingerprint())

@@ -5,9 +5,9 @@ use enroll_agent::mock_server::{Flaw, NewKey, Options, Trouble};
 use serde_json::Value;
 
 use crate::{
-    doctor::{HIDE_NFT, fingerprint, json, key_value, reveals_nothing},
+    doctor::{HIDE_NFT, fingerprint, key_value, reveals_nothing},
     lab::{Case, Exit, Lab, Program},
-    status::{check, stop},
+    status::{check, json, stop},
     world::{DONE, World, ended_with, new_key},
 };
 

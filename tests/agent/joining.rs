@@ -7,8 +7,8 @@ use enroll_agent::mock_server::{Edition, Fault, NodeCreation, Options};
 use serde_json::{Value, json};
 
 use crate::{
-    lab::{Case, Exit, Lab, Output, eventually},
-    status::{host_id, membership, report, stop, wait_for, wait_up},
+    lab::{Case, Exit, Lab, eventually},
+    status::{host_id, json, membership, report, stop, wait_for, wait_up},
     world::{DONE, World, ended_with},
 };
 
@@ -35,7 +35,7 @@ fn a_required_network_that_does_not_come(lab: &mut Lab) -> Result<()> {
 
     ended_with(&joined, 8, "required networks are missing: plant-a (not assigned)");
     ended_with(&joined, 8, "the host stays enrolled");
-    let said = json_of(&joined)?;
+    let said = json(&joined)?;
     assert_eq!(said["required"], json!({ "office": "joined", "plant-a": "missing" }));
     assert_eq!((&said["result"], &said["state"]), (&json!("enrolled"), &json!("up")));
     let status = world.run(&node, &["status"])?;
@@ -59,7 +59,7 @@ fn a_required_network_that_comes_later(lab: &mut Lab) -> Result<()> {
 
     let joined = joining.wait(DONE)?;
     assert_eq!(joined.exit, Some(Exit::Code(0)), "{joined:?}");
-    assert_eq!(json_of(&joined)?["required"], json!({ "office": "joined", "plant-a": "joined" }));
+    assert_eq!(json(&joined)?["required"], json!({ "office": "joined", "plant-a": "joined" }));
     stop(&service)
 }
 
@@ -78,10 +78,10 @@ fn a_join_waits_for_approval(lab: &mut Lab) -> Result<()> {
     let joined = waiting.wait(DONE)?;
     // The setting is saved, and the other network was promised and is not required.
     assert_eq!(joined.exit, Some(Exit::Code(0)), "{joined:?}");
-    assert_eq!(json_of(&joined)?["required"], json!({ "office": "joined" }));
+    assert_eq!(json(&joined)?["required"], json!({ "office": "joined" }));
     let both = world.run(&node, &["join", "--json", "--wait", "0", "--require", "office,plant-a", &key])?;
     ended_with(&both, 8, "plant-a (granted, not assigned yet)");
-    assert_eq!(json_of(&both)?["required"]["plant-a"], "waiting");
+    assert_eq!(json(&both)?["required"]["plant-a"], "waiting");
     approve(lab, &world, "plant-a")?;
     wait_for(&world, &node, "plant-a", |status| status["required"]["plant-a"] == "joined")?;
     assert_eq!(world.uses_left("team")?, 0);
@@ -189,7 +189,7 @@ fn a_key_sent_before_is_settled(lab: &mut Lab) -> Result<()> {
     assert_eq!(joined.exit, Some(Exit::Code(0)), "{joined:?}");
     let keys = membership(&world, &node)?["keys"].clone();
     assert_eq!(keys.as_array().map(Vec::len), Some(3), "{keys}");
-    let again = json_of(&world.run(&node, &["join", "--json", &half])?)?;
+    let again = json(&world.run(&node, &["join", "--json", &half])?)?;
     assert_eq!(again["result"], "already-enrolled", "it is known to be redeemed");
     assert_eq!((world.uses_left("half")?, world.uses_left("other")?), (0, 0));
     assert_eq!(report(&world, &node)?["enrolling"], json!([]));
@@ -209,8 +209,4 @@ fn approve(lab: &Lab, world: &World, network: &str) -> Result<()> {
         assert_eq!(world.admin(lab, "POST", &path, &json!({}))?, 200);
     }
     Ok(())
-}
-
-fn json_of(output: &Output) -> Result<Value> {
-    serde_json::from_str(&output.stdout.join("\n")).with_context(|| format!("{output:?}"))
 }

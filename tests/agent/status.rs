@@ -9,7 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    lab::{Exit, Lab, Node, Process, eventually},
+    lab::{Exit, Lab, Node, Output, Process, eventually},
     world::{DONE, World},
 };
 
@@ -89,8 +89,7 @@ pub(crate) fn footprint(process: &Process) -> Result<Footprint> {
 
 /// What the doctor says in `node` about one thing.
 pub(crate) fn verdict(world: &World, node: &Node, id: &str) -> Result<Value> {
-    let output = world.run(node, &["doctor", "--json"])?;
-    let told: Value = serde_json::from_str(&output.stdout.join("\n"))?;
+    let told = json(&world.run(node, &["doctor", "--json"])?)?;
     Ok(check(&told, id)?["verdict"].clone())
 }
 
@@ -98,4 +97,9 @@ pub(crate) fn verdict(world: &World, node: &Node, id: &str) -> Result<Value> {
 pub(crate) fn check<'a>(told: &'a Value, id: &str) -> Result<&'a Value> {
     let checks = told["checks"].as_array().with_context(|| format!("no checks: {told}"))?;
     checks.iter().find(|check| check["id"] == id).with_context(|| format!("no check {id}: {told}"))
+}
+
+/// What a command printed.
+pub(crate) fn json(output: &Output) -> Result<Value> {
+    serde_json::from_str(&output.stdout.join("\n")).with_context(|| format!("{output:?}"))
 }
